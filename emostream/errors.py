@@ -1,0 +1,25 @@
+"""The exception tree of the whole project.
+
+Every message says who complains, what was wanted, what was found and what to do about it. Commands print the message
+alone and exit with 2; anything that is not an `EmostreamError` is a bug and keeps its traceback.
+"""
+
+
+class EmostreamError(Exception):
+    """Base of every error that a user can act on."""
+
+
+class ConfigError(EmostreamError, ValueError):
+    """A configuration value, command-line option or `config.json` entry cannot be used."""
+
+
+class CheckpointError(EmostreamError):
+    """A checkpoint, or a part that it refers to, cannot be loaded or saved."""
+
+
+class MediaError(EmostreamError):
+    """A media file or stream cannot be decoded, or has nothing that was asked for."""
+
+
+class InputError(EmostreamError, ValueError):
+    """An array given to the model has the wrong shape, dtype or range."""

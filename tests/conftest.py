@@ -1,0 +1,28 @@
+import os
+
+import pytest
+
+ALLOWED_SKIPS = {"gpu", "hardware"}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
+    """With EMOSTREAM_REQUIRE=1 a skip is a failure unless the test is marked `gpu` or `hardware`."""
+    report = yield
+    if (
+        report.skipped
+        and os.environ.get("EMOSTREAM_REQUIRE") == "1"
+        and not ALLOWED_SKIPS & {mark.name for mark in item.iter_markers()}
+    ):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid}: skipped under EMOSTREAM_REQUIRE=1: {report.longrepr}"
+    return report
+
+
+@pytest.fixture(autouse=True)
+def _skip_without_gpu(request: pytest.FixtureRequest) -> None:
+    if request.node.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA GPU on this host")
