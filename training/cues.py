@@ -19,7 +19,7 @@ informative: then every claim about it is false, except that it is hidden or sil
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Literal
@@ -141,8 +141,9 @@ class Cues:
     def __post_init__(self) -> None:
         _check("face", self.face, FACE_UNITS, 0.0, 1.0)
         _check("voice", self.voice, VOICE_DIMENSIONS, -math.inf, math.inf)
-        object.__setattr__(self, "face", MappingProxyType(dict(self.face)))
-        object.__setattr__(self, "voice", MappingProxyType(dict(self.voice)))
+        # Copies, and plain ones: cues travel between processes, and a mapping proxy does not.
+        object.__setattr__(self, "face", dict(self.face))
+        object.__setattr__(self, "voice", dict(self.voice))
 
     def face_value(self, action: str) -> float | None:
         """Intensity in [0, 1] of an action of `FACE_ACTIONS`; None where it was not recorded."""
@@ -240,12 +241,3 @@ def _check(
                 f"cues: {part} cue {name} is {value!r}; wanted a number"
                 + (f" in [{low:g}, {high:g}]" if math.isfinite(low) else "")
             )
-
-
-def describe() -> Iterator[str]:
-    """Yield the documented vocabulary as lines of Markdown."""
-    yield from (
-        f"- `{action}`: {', '.join(f'{u} {FACE_UNITS[u]}' for u in units)}"
-        for action, units in FACE_ACTIONS.items()
-    )
-    yield from (f"- `{name}`: {text}" for name, text in VOICE_DIMENSIONS.items())

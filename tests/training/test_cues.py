@@ -1,4 +1,5 @@
 import json
+import pickle
 
 import pytest
 from hypothesis import given
@@ -52,6 +53,7 @@ def test_hidden_means_known_to_show_nothing():
 def test_json_round_trip(face, voice, video, audio):
     cues = Cues(face, voice, Informative(video, audio))
     assert Cues.from_json(json.loads(json.dumps(cues.to_json()))) == cues
+    assert pickle.loads(pickle.dumps(cues)) == cues
 
 
 @pytest.mark.parametrize(
