@@ -96,11 +96,11 @@ def read_manifest(path: str | Path, labels: Sequence[str] | None = None) -> list
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: a manifest is UTF-8 text, this is not: {error}") from error
     rows = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
-            rows.append(_row(line, path.parent.resolve(), labels))
+            rows.append(_row(line, _folder(path), labels))
         except ConfigError as error:
             raise ConfigError(f"{path}:{number}: {error}") from error
     if not rows:
@@ -121,7 +121,7 @@ def write_manifest(path: str | Path, rows: Iterable[Row]) -> int:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(_record(row, path.parent.resolve()), ensure_ascii=False) for row in rows]
+    lines = [json.dumps(_record(row, _folder(path)), ensure_ascii=False) for row in rows]
     part = path.with_name(path.name + ".part")
     part.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     part.replace(path)
@@ -134,6 +134,11 @@ def count_labels(rows: Iterable[Row]) -> dict[str, dict[str, int]]:
     for row in rows:
         counts.setdefault(row.split, Counter())[row.label or "open"] += 1
     return {split: dict(counter) for split, counter in counts.items()}
+
+
+def _folder(manifest: Path) -> Path:
+    # Not resolved: where the folder is reached through a link, so are the clips in it.
+    return Path(os.path.abspath(manifest.parent))
 
 
 def _row(line: str, folder: Path, labels: Sequence[str] | None) -> Row:

@@ -130,3 +130,17 @@ def test_counts(tmp_path):
         Row(path=tmp_path / "c", label=None, answer="wistful", split="test"),
     ]
     assert count_labels(rows) == {"train": {"sad": 2}, "test": {"open": 1}}
+
+
+def test_text_may_hold_any_line_separator(tmp_path):
+    row = Row(path=tmp_path / "a", label="sad", split="train", reason="one\ntwo\u2028three\x85four")
+    write_manifest(tmp_path / "m.jsonl", [row])
+    assert read_manifest(tmp_path / "m.jsonl") == [row]
+
+
+def test_a_folder_behind_a_link_stays_relative(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    row = Row(path=tmp_path / "link" / "a.mp4", label="sad", split="train")
+    write_manifest(tmp_path / "link" / "m.jsonl", [row])
+    assert json.loads((tmp_path / "link" / "m.jsonl").read_text())["path"] == "a.mp4"
