@@ -23,3 +23,7 @@ class MediaError(EmostreamError):
 
 class InputError(EmostreamError, ValueError):
     """An array given to the model has the wrong shape, dtype or range."""
+
+
+class LinkError(EmostreamError):
+    """A capture process and the inference process cannot talk to each other."""

@@ -1,0 +1,29 @@
+"""Live audio-visual emotion recognition with reasons.
+
+The public names are `load_model`, `save_model` and `EmotionClient`; they are imported when first used, so that a
+subscriber pays for neither torch nor transformers.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from emostream.checkpoints import load_model, save_model
+
+__all__ = ["EmotionClient", "load_model", "save_model"]
+
+_HOMES = {
+    "load_model": "emostream.checkpoints",
+    "save_model": "emostream.checkpoints",
+    "EmotionClient": "stream.client",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'emostream' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,182 @@
+"""Configuration of the audio-visual emotion model, in the published HumanOmni / R1-Omni key names."""
+
+import copy
+from typing import Any, Literal
+
+from transformers import BertConfig, Qwen2Config, SiglipVisionConfig, WhisperConfig
+
+from emostream.errors import ConfigError
+from emostream.parts import BUILTIN_CONFIGS
+
+AnswerStyle = Literal["reasoned", "bare"]
+
+#: `mm_projector_type` -> (residual blocks a stage, spatial padding of the temporal convolution).
+CONNECTOR_SHAPES = {"all_in_one_small": (2, 0), "all_in_one": (4, 1)}
+
+#: Width of the hidden layer of the instruction gate, fixed in every published checkpoint.
+GATE_HIDDEN_SIZE = 3584
+
+#: Keys of a published config.json that this class holds itself; all others are carried through untouched.
+PUBLISHED_KEYS = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "vocab_size",
+    "hidden_act",
+    "rms_norm_eps",
+    "max_position_embeddings",
+    "initializer_range",
+    "attention_dropout",
+    "tie_word_embeddings",
+    "use_sliding_window",
+    "max_window_layers",
+    "use_cache",
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "mm_vision_tower",
+    "mm_audio_tower",
+    "mm_projector_type",
+    "mm_audio_projector_type",
+    "mm_hidden_size",
+    "audio_hidden_size",
+    "mm_vision_select_layer",
+    "mm_vision_select_feature",
+    "mm_use_x_start_end",
+    "num_frames",
+    "image_aspect_ratio",
+)
+
+
+class EmostreamConfig(Qwen2Config):
+    r"""Qwen2's configuration plus the `mm_*` keys of the published layout and the three towers' own configurations.
+
+    Attributes:
+        mm_vision_tower: Hub id or folder of the SigLIP tower; its last component names the folder beside config.json.
+        mm_audio_tower: Likewise for the Whisper encoder.
+        gate_tower: Likewise for the BERT of the instruction gate (not a published key; upstream fixes the name).
+        mm_projector_type: `all_in_one_small` (0.5B) or `all_in_one` (7B).
+        mm_vision_select_layer: Index into SigLIP's hidden states; -2 skips the last encoder layer.
+        num_frames: Frames of a clip or window, T.
+        answer_style: `reasoned` for checkpoints that answer `<think>…</think>\n<answer>…</answer>`, `bare` for those
+            that answer with the label alone.
+        vision_config, audio_config, gate_config: Configurations of SigLIP, Whisper and BERT.
+        published: The config.json as it was read, so that saving writes back keys that this class does not know.
+    """
+
+    model_type = "HumanOmni_qwen2"
+
+    mm_vision_tower: str = "google/siglip-base-patch16-224"
+    mm_audio_tower: str = "openai/whisper-large-v3"
+    gate_tower: str = "google-bert/bert-base-uncased"
+    mm_projector_type: str = "all_in_one_small"
+    mm_audio_projector_type: str = "mlp2x_gelu"
+    mm_hidden_size: int = 768
+    audio_hidden_size: int = 1280
+    mm_vision_select_layer: int = -2
+    mm_vision_select_feature: str = "patch"
+    mm_use_x_start_end: bool = True
+    num_frames: int = 8
+    image_aspect_ratio: str = "pad"
+    answer_style: str = "reasoned"
+    vision_config: Any = None
+    audio_config: Any = None
+    gate_config: Any = None
+    published: dict[str, Any] | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        self.vision_config = _as_config(
+            SiglipVisionConfig, self.vision_config, "siglip-base-patch16-224"
+        )
+        self.audio_config = _as_config(WhisperConfig, self.audio_config, "whisper-large-v3")
+        self.gate_config = _as_config(BertConfig, self.gate_config, "bert-base-uncased")
+        super().__post_init__(**kwargs)
+        self._check()
+
+    def _check(self) -> None:
+        if self.mm_projector_type not in CONNECTOR_SHAPES:
+            raise ConfigError(
+                f"config.json: mm_projector_type is {self.mm_projector_type!r}; known connectors are "
+                f"{', '.join(CONNECTOR_SHAPES)}. This checkpoint is of another family."
+            )
+        if self.mm_audio_projector_type != "mlp2x_gelu":
+            raise ConfigError(
+                f"config.json: mm_audio_projector_type is {self.mm_audio_projector_type!r}; only mlp2x_gelu is known."
+            )
+        if self.mm_vision_select_feature != "patch":
+            raise ConfigError(
+                f"config.json: mm_vision_select_feature is {self.mm_vision_select_feature!r}; only patch is known."
+            )
+        if self.answer_style not in ("reasoned", "bare"):
+            raise ConfigError(
+                f"config.json: answer_style is {self.answer_style!r}; wanted reasoned or bare."
+            )
+        for key, width, owner in (
+            ("mm_hidden_size", self.vision_config.hidden_size, self.mm_vision_tower),
+            ("audio_hidden_size", self.audio_config.d_model, self.mm_audio_tower),
+        ):
+            if getattr(self, key) != width:
+                raise ConfigError(
+                    f"config.json: {key} is {getattr(self, key)} but the tower {owner} is {width} wide. "
+                    "Point the checkpoint at the tower that it was trained with."
+                )
+
+    @property
+    def vision_layers(self) -> int:
+        """Number of SigLIP encoder layers that run to reach `mm_vision_select_layer`."""
+        layers = self.vision_config.num_hidden_layers
+        # hidden_states has layers + 1 entries: the embeddings, then one for each layer.
+        return self.mm_vision_select_layer % (layers + 1)
+
+    @property
+    def patches_per_side(self) -> int:
+        """P, patches along a side of a frame."""
+        return int(self.vision_config.image_size // self.vision_config.patch_size)
+
+    @property
+    def tokens_per_side(self) -> int:
+        """Visual tokens along a side of a frame after the connector: 7 for 14 patches."""
+        padding = CONNECTOR_SHAPES[self.mm_projector_type][1]
+        return (self.patches_per_side + 2 * padding - 2) // 2 + 1
+
+    @property
+    def visual_tokens_per_frame(self) -> int:
+        """Visual tokens of one frame: 49 for 14 patches a side."""
+        return self.tokens_per_side**2
+
+    def audio_tokens(self, mel_frames: int) -> int:
+        """Audio tokens for `mel_frames` mel frames of 10 ms: 500 for the padded 30 s."""
+        return mel_frames // 2 // 3
+
+    def to_dict(self) -> dict[str, Any]:
+        """As transformers' configurations, without the raw config.json that was read."""
+        out: dict[str, Any] = super().to_dict()
+        out.pop("published", None)
+        return out
+
+    def to_published_dict(self) -> dict[str, Any]:
+        """config.json in the published key names: what was read, with this object's values laid over it.
+
+        transformers 5 renamed `rope_theta` and `torch_dtype`; upstream code reads the old names, so they are written.
+        """
+        out: dict[str, Any] = copy.deepcopy(self.published or {})
+        out["architectures"] = ["HumanOmniQwen2ForCausalLM"]
+        out["model_type"] = self.model_type
+        out.update({key: getattr(self, key) for key in PUBLISHED_KEYS})
+        out["rope_theta"] = self.rope_parameters["rope_theta"]
+        if self.dtype is not None:
+            out["torch_dtype"] = str(self.dtype).removeprefix("torch.")
+        for key, default in (
+            ("answer_style", "reasoned"),
+            ("gate_tower", type(self).gate_tower),
+        ):
+            if key in out or getattr(self, key) != default:
+                out[key] = getattr(self, key)
+        return out
+
+
+def _as_config(cls: type, value: Any, default: str) -> Any:
+    value = BUILTIN_CONFIGS[default] if value is None else value
+    return cls(**value) if isinstance(value, dict) else value

@@ -1,0 +1,74 @@
+"""SigLIP and Whisper as the checkpoint names them, run only as far as the model reads them.
+
+Shape suffixes: N frames, B clips, L = P*P patches, D tower width, F mel bands, M mel frames (10 ms each),
+S = M/2 encoder steps, A = S//3 pooled steps.
+"""
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import SiglipVisionConfig, SiglipVisionModel, WhisperConfig
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from emostream.errors import InputError
+
+AUDIO_POOL = 3
+
+
+class VisionTower(nn.Module):
+    """SigLIP's patch embedding and its first `layers` encoder layers; the rest is never run.
+
+    The pooling head is not built: the model reads patch tokens, and checkpoints that store a head keep it untouched.
+    """
+
+    def __init__(self, config: SiglipVisionConfig, layers: int):
+        super().__init__()
+        config.vision_use_head = False
+        self.layers = layers
+        self.vision_tower = nn.ModuleDict({"vision_model": SiglipVisionModel(config)})
+
+    def forward(self, pixels_N3SS: Tensor) -> Tensor:
+        """(N, 3, S, S) in [-1, 1] -> (N, L, D), equal to SigLIP's `hidden_states[select_layer]`."""
+        siglip: Any = self.vision_tower["vision_model"]
+        hidden_NLD = siglip.embeddings(pixels_N3SS)
+        for layer in siglip.encoder.layers[: self.layers]:
+            hidden_NLD = layer(hidden_NLD, None)
+        return hidden_NLD
+
+
+class AudioTower(nn.Module):
+    """Whisper's encoder on any even number of mel frames up to its trained context.
+
+    Departs from transformers' `WhisperEncoder.forward` in one point: a shorter context takes the leading positions
+    instead of being refused.
+    """
+
+    def __init__(self, config: WhisperConfig):
+        super().__init__()
+        self.audio_tower = nn.ModuleDict({"encoder": WhisperEncoder(config)})
+
+    def forward(self, mel_BFM: Tensor) -> Tensor:
+        """(B, F, M) log-mel -> (B, S, D).
+
+        Raises:
+            InputError: M is odd, or longer than twice the encoder's positions.
+        """
+        encoder: Any = self.audio_tower["encoder"]
+        frames, limit = mel_BFM.shape[-1], 2 * encoder.max_source_positions
+        if frames % 2 or frames > limit:
+            raise InputError(
+                f"audio tower: wanted an even number of mel frames up to {limit}, found {frames}. "
+                f"Shorten audio_context_s to at most {limit / 100:g} s."
+            )
+        mel_BFM = mel_BFM.to(encoder.conv1.weight.dtype)
+        hidden_BDS = F.gelu(encoder.conv2(F.gelu(encoder.conv1(mel_BFM))))
+        hidden_BSD = hidden_BDS.transpose(1, 2) + encoder.embed_positions.weight[: frames // 2]
+        for layer in encoder.layers:
+            hidden_BSD = layer(hidden_BSD, None)
+        return encoder.layer_norm(hidden_BSD)
+
+
+def pool_audio(features_BSD: Tensor) -> Tensor:
+    """Average over three steps: (B, S, D) -> (B, S // 3, D)."""
+    return F.avg_pool1d(features_BSD.transpose(1, 2), AUDIO_POOL).transpose(1, 2)
