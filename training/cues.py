@@ -95,6 +95,7 @@ FACE_ACTIONS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 """What a sentence can say of a face -> the action units that make it so."""
 
 _NEEDS_ALL: Final = frozenset({"brows_raised"})  # a lone AU1 is the oblique brow of sadness
+_ONE_SIDED: Final = frozenset({"tremor"})  # nobody remarks that a voice trembles less than usual
 _ENTAILS: Final = MappingProxyType(
     {"brows_raised": "inner_brows_raised", "jaw_dropped": "lips_parted"}
 )
@@ -175,6 +176,7 @@ class Cues:
                 ("voice", dimension, 1 if self.voice[dimension] > 0 else -1)
                 for dimension in VOICE_DIMENSIONS
                 if abs(self.voice.get(dimension, 0.0)) >= VOICE_SALIENT
+                and not (dimension in _ONE_SIDED and self.voice[dimension] < 0)
             ),
         )
 

@@ -10,7 +10,7 @@ from training.cues import FACE_ACTIONS, FACE_UNITS, VOICE_DIMENSIONS, Cues, Info
 
 CUES = Cues(
     {"AU1": 0.7, "AU2": 0.0, "AU4": 0.5, "AU26": 0.6, "AU25": 0.9},
-    {"pitch": -1.2, "rate": 0.8, "pauses": 0.79},
+    {"pitch": -1.2, "rate": 0.8, "pauses": 0.79, "tremor": -2.0},
 )
 
 
