@@ -10,6 +10,7 @@ import dataclasses
 import math
 import types
 import typing
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, TypeVar
@@ -41,12 +42,13 @@ def build(cls: type[_Built], raw: dict[Any, Any]) -> _Built:
         MessageError: a field is missing, or a constructor refuses.
     """
     values: dict[str, Any] = {}
+    hints = _hints(cls)
     for spec in dataclasses.fields(cls):  # type: ignore[arg-type]
         if not spec.init:
             continue
         if spec.name not in raw:
             raise MessageError(f"{cls.__name__}: field {spec.name} is missing")
-        value, hint = raw[spec.name], _hints(cls)[spec.name]
+        value, hint = raw[spec.name], hints[spec.name]
         if dataclasses.is_dataclass(hint):
             if not isinstance(value, dict):
                 raise MessageError(
@@ -58,8 +60,12 @@ def build(cls: type[_Built], raw: dict[Any, Any]) -> _Built:
 
 
 @cache
-def _hints(cls: Any) -> dict[str, Any]:
+def _cached_hints(cls: Hashable) -> dict[str, Any]:
     return typing.get_type_hints(cls, include_extras=True)
+
+
+def _hints(cls: Any) -> dict[str, Any]:
+    return _cached_hints(cls)
 
 
 def check(value: Any) -> None:

@@ -25,7 +25,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal, TypeVar
 
-from stream.conform import MessageError, Range, build, check
+from stream.conform import MessageError as MessageError
+from stream.conform import Range, build, check
 
 VERSION: Final = 1
 DEFAULT_ENDPOINT: Final = "tcp://127.0.0.1:5556"
@@ -249,7 +250,7 @@ class Status(_Envelope):
 
 
 Event = Label | Reasoning | Status
-EventT = TypeVar("EventT", Label, Reasoning, Status)
+EventT = TypeVar("EventT", bound=Label | Reasoning | Status)
 _CLASSES: Final[dict[Kind, type[Event]]] = {
     "label": Label,
     "reasoning": Reasoning,
