@@ -22,7 +22,7 @@ RATE_FACTOR = 1.17
 PAUSE_FACTOR = 1.75
 BREATH_DB = 6.0
 TENSION_DB = 2.3
-TREMOR_FACTOR = 1.8
+TREMOR_FACTOR = 2.0
 CONTOUR_ST = 2.2
 
 #: F1, F2, F3 of an adult male in Hz (Peterson & Barney 1952), jaw opening, lip rounding.
@@ -144,7 +144,7 @@ def _pitch(
         boundary += np.where(inside, np.clip((t - (end - 0.35)) / 0.35, 0.0, 1.0), 0.0)
     for at in accents_s:
         height = rng.uniform(0.9, 2.2)
-        shape += height * np.exp(-0.5 * ((t - at - 0.02) / rng.uniform(0.06, 0.1)) ** 2)
+        shape += height * np.exp(-0.5 * ((t - at - 0.02) / rng.uniform(0.09, 0.16)) ** 2)
     for hz in (1.3, 2.9):
         shape += 0.35 * np.sin(2 * np.pi * (hz * rng.uniform(0.8, 1.2) * t + rng.random()))
     heard = shape[voiced] if voiced.any() else shape

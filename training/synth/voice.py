@@ -16,7 +16,7 @@ SAMPLE_RATE_HZ = 16_000
 HOP = SAMPLE_RATE_HZ // GRID_HZ
 _WINDOW = 2 * HOP
 _FFT = 512
-_BINS_HZ = np.fft.rfftfreq(_FFT, 1 / SAMPLE_RATE_HZ)
+BINS_HZ = np.fft.rfftfreq(_FFT, 1 / SAMPLE_RATE_HZ)
 _BANDWIDTHS_HZ = (70.0, 95.0, 140.0)
 #: F4 and up of an adult male, with bandwidths; they move little and only scale with the tract.
 _UPPER_HZ = ((3500.0, 190.0), (4500.0, 260.0), (5500.0, 330.0), (6500.0, 400.0), (7500.0, 480.0))
@@ -38,8 +38,7 @@ def glottal_phase(
     """Phase in cycles and amplitude factor at each sample, with jitter and shimmer by cycle."""
     phase = np.cumsum(upsample(speech.f0_hz, samples)) / SAMPLE_RATE_HZ
     cycles = int(phase[-1]) + 2
-    # White displacement of the cycles' edges; half, because Praat's local jitter is twice its spread.
-    wobble = np.clip(0.5 * speech.jitter * rng.standard_normal(cycles), -0.2, 0.2)
+    wobble = np.clip(speech.jitter * rng.standard_normal(cycles), -0.2, 0.2)
     phase += np.interp(phase, np.arange(cycles), wobble)
     gains = np.clip(1 + speech.shimmer * rng.standard_normal(cycles), 0.4, 1.6)
     return phase, gains[np.minimum(phase.astype(np.int64), cycles - 1)]
@@ -50,7 +49,7 @@ def _resonator(frequency_hz: NDArray[np.float64], bandwidth_hz: float) -> Comple
     radius = np.exp(-np.pi * bandwidth_hz / SAMPLE_RATE_HZ)
     c = -(radius**2)
     b = 2 * radius * np.cos(2 * np.pi * frequency_hz / SAMPLE_RATE_HZ)
-    z1 = np.exp(-2j * np.pi * _BINS_HZ / SAMPLE_RATE_HZ).astype(np.complex64)
+    z1 = np.exp(-2j * np.pi * BINS_HZ / SAMPLE_RATE_HZ).astype(np.complex64)
     fixed = (1 - c * z1**2).astype(np.complex64)
     gain = (1 - b - c).astype(np.float32)
     b = b.astype(np.float32)
@@ -65,14 +64,14 @@ def vocal_tract(speech: Speech, tract_scale: float) -> Complex:
     for frequency_hz, bandwidth_hz in _UPPER_HZ:
         if frequency_hz * tract_scale < 0.49 * SAMPLE_RATE_HZ:
             inverse *= _resonator(np.array([frequency_hz * tract_scale]), bandwidth_hz)
-    octaves = np.log2(np.maximum(_BINS_HZ, 1000.0) / 1000.0)
+    octaves = np.log2(np.maximum(BINS_HZ, 1000.0) / 1000.0)
     tilt = (10 ** (speech.tilt_db * octaves / 20)).astype(np.float32)
     return np.asarray(tilt / inverse)
 
 
 def consonant_band(speech: Speech) -> NDArray[np.float32]:
     """Magnitude of the frication filter at each grid point, (N, bins)."""
-    octaves = np.log2(np.maximum(_BINS_HZ, 60.0)).astype(np.float32)
+    octaves = np.log2(np.maximum(BINS_HZ, 60.0)).astype(np.float32)
     centre = np.log2(speech.frication_hz).astype(np.float32)
     return np.asarray(np.exp(-(((octaves - centre[:, None]) / 0.45) ** 2)))
 
