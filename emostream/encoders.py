@@ -1,0 +1,60 @@
+"""The seam between the streaming path and whatever runs the encoders: torch here, engines in `export`."""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from emostream.connector import FrameFeatures
+from emostream.modeling import EmostreamForCausalLM
+
+
+class Encoders(Protocol):
+    """Encoders and connector of one checkpoint.
+
+    Inputs may lie on any device and are float32; outputs lie on `device` in the language model's dtype.
+
+    Shape suffixes: N frames, S pixels a side, H language width, P patches and Q visual tokens a side, B clips,
+    F mel bands, M mel frames, A audio tokens.
+    """
+
+    device: torch.device
+
+    def vision(self, pixels_N3SS: Tensor) -> FrameFeatures:
+        """SigLIP and the per-frame connector stage of N frames."""
+        ...
+
+    def join(self, previous: FrameFeatures, current: FrameFeatures, gate_3: Tensor) -> Tensor:
+        """(N, Q*Q, H) visual tokens of N frames, each with the frame before it (zero maps for none)."""
+        ...
+
+    def audio(self, mel_BFM: Tensor) -> Tensor:
+        """(B, F, M) log-mel -> (B, A, H) audio tokens."""
+        ...
+
+
+class TorchEncoders:
+    """The checkpoint's own modules, run eagerly."""
+
+    def __init__(self, model: EmostreamForCausalLM):
+        self._backbone = model.model
+        self.device = model.device
+        self.dtype = model.dtype
+
+    @torch.inference_mode()
+    def vision(self, pixels_N3SS: Tensor) -> FrameFeatures:
+        """See `Encoders.vision`."""
+        pixels_N3SS = pixels_N3SS.to(self.device, self.dtype, non_blocking=True)
+        features_NLD = self._backbone.vision_tower(pixels_N3SS)
+        return self._backbone.mm_projector.frame(features_NLD)
+
+    @torch.inference_mode()
+    def join(self, previous: FrameFeatures, current: FrameFeatures, gate_3: Tensor) -> Tensor:
+        """See `Encoders.join`."""
+        return self._backbone.mm_projector.join(previous, current, gate_3)
+
+    @torch.inference_mode()
+    def audio(self, mel_BFM: Tensor) -> Tensor:
+        """See `Encoders.audio`."""
+        mel_BFM = mel_BFM.to(self.device, self.dtype, non_blocking=True)
+        return self._backbone.audio_projector(self._backbone.audio(mel_BFM))

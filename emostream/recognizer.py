@@ -1,0 +1,179 @@
+"""Both speeds of the live model behind one object: labels of windows, and reasoning on request.
+
+recognizer = Recognizer(model, processor)
+results = recognizer.recognize(windows)       # every hop
+recognizer.start_reasoning(results[0])        # now and then, before the next hop
+for step in recognizer.reason(): ...          # one token a call, as long as there is time
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from emostream.encoders import Encoders, TorchEncoders
+from emostream.errors import InputError
+from emostream.labels import DEFAULT_LABELS
+from emostream.modeling import EmostreamForCausalLM
+from emostream.prefill import Prefilled, WindowPrefill
+from emostream.processor import EmostreamProcessor
+from emostream.reasoning import ReasoningDecoder, ReasoningStep
+from emostream.scoring import candidate_tree
+from emostream.streaming import MediaWindow, StreamingEncoder
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Timing:
+    """Seconds that a call spent on all its windows together.
+
+    Attributes:
+        encode_s: Preprocessing, vision, connector and audio.
+        prefill_s: Language model over prompts and candidates.
+        decode_s: Candidate scores.
+    """
+
+    encode_s: float
+    prefill_s: float
+    decode_s: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recognition:
+    """Label scores of one window.
+
+    Attributes:
+        source: Whose window it was.
+        scores: Probability of each label, in the order of the label list.
+        label: The likeliest.
+        timing: Of the call that made it.
+        prefilled: Where its prompt lies, for `Recognizer.start_reasoning`.
+    """
+
+    source: str
+    scores: dict[str, float]
+    label: str
+    timing: Timing
+    prefilled: Prefilled
+
+
+class Recognizer:
+    """Streaming inference over any number of sources with one model.
+
+    Args:
+        model: From `load_model`.
+        processor: Likewise.
+        labels: Label list to score.
+        spellings: Further spellings of a label, whose probabilities are added to its own.
+        instruction: Question of the prompt; the processor's if None.
+        encoders: What runs the towers; the model's own modules if None.
+        slots: Reasoned answers at once.
+        max_new_tokens: Longest reasoned answer.
+    """
+
+    def __init__(
+        self,
+        model: EmostreamForCausalLM,
+        processor: EmostreamProcessor,
+        *,
+        labels: Sequence[str] = DEFAULT_LABELS,
+        spellings: Mapping[str, Sequence[str]] | None = None,
+        instruction: str | None = None,
+        encoders: Encoders | None = None,
+        slots: int = 8,
+        max_new_tokens: int = 256,
+    ):
+        instruction = instruction or processor.instruction
+        style, tokenizer = model.config.answer_style, processor.tokenizer
+        tree = candidate_tree(tokenizer, labels, style=style, spellings=spellings)
+        self._tree = tree.to(model.device)
+        with torch.inference_mode():
+            gate_inputs = [x.to(model.device) for x in processor.gate_inputs(instruction)]
+            gate_3 = model.model.gate(*gate_inputs)[0]
+        self._encoder = StreamingEncoder(encoders or TorchEncoders(model), processor, gate_3)
+        self._prefill = WindowPrefill(model, processor, self._tree, instruction)
+        self._reasoning = ReasoningDecoder(
+            model,
+            tokenizer,
+            tree.labels,
+            slots=slots,
+            max_new_tokens=max_new_tokens,
+            bare=style == "bare",
+        )
+        self._lm_head = model.lm_head
+        self._synchronize = torch.cuda.synchronize if model.device.type == "cuda" else lambda: None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The label list."""
+        return self._tree.labels
+
+    @property
+    def encoder(self) -> StreamingEncoder:
+        """The streaming encoder, for its counters."""
+        return self._encoder
+
+    @torch.inference_mode()
+    def recognize(self, windows: Sequence[MediaWindow]) -> list[Recognition]:
+        """Score the labels of each window; windows of several sources share every network's pass.
+
+        Args:
+            windows: At most one of each source.
+        """
+        if not windows:
+            return []
+        begun = time.perf_counter()
+        tokens = self._encoder.encode(windows)
+        self._synchronize()
+        encoded = time.perf_counter()
+        hidden_BRH, prefilled = self._prefill.run(tokens)
+        self._synchronize()
+        filled = time.perf_counter()
+        log_probs_BRV = self._lm_head(hidden_BRH).float().log_softmax(-1)
+        scores = self._tree.scores(log_probs_BRV).tolist()
+        timing = Timing(
+            encode_s=encoded - begun,
+            prefill_s=filled - encoded,
+            decode_s=time.perf_counter() - filled,
+        )
+        return [
+            Recognition(
+                source=window.source,
+                scores=(named := dict(zip(self.labels, row, strict=True))),
+                label=max(named, key=named.__getitem__),
+                timing=timing,
+                prefilled=place,
+            )
+            for window, row, place in zip(windows, scores, prefilled, strict=True)
+        ]
+
+    def start_reasoning(self, recognition: Recognition) -> None:
+        """Begin a reasoned answer on a window just recognized.
+
+        Raises:
+            InputError: A later `recognize` has overwritten its KV, its source has an answer, or no slot is free.
+        """
+        if not self._prefill.is_current(recognition.prefilled):
+            raise InputError(
+                f"reasoning: the window of {recognition.source} is no longer in the cache; start before the next "
+                "recognize."
+            )
+        self._reasoning.start(recognition.source, recognition.prefilled)
+
+    def reason(self) -> list[ReasoningStep]:
+        """One more token of every reasoned answer under way; empty when there is none."""
+        return self._reasoning.step()
+
+    @property
+    def reasoning_sources(self) -> list[str]:
+        """Sources with an answer under way."""
+        return [str(key) for key in self._reasoning.active]
+
+    def stop_reasoning(self, source: str) -> None:
+        """Give up a source's answer, if it has one."""
+        self._reasoning.stop(source)
+
+    def forget(self, source: str) -> None:
+        """Drop all that is remembered of a source."""
+        self._reasoning.stop(source)
+        self._encoder.forget(source)
