@@ -56,21 +56,16 @@ class GridPicker:
 
     @property
     def flush_due_s(self) -> float | None:
-        """When `flush` will release the held frame, on the source clock."""
+        """When to `close` the cell of the held frame by the clock, seconds on the source clock.
+
+        A slow or frozen camera closes its cell late or never; its frame must not wait for that.
+        """
         if self._held is None or self._cell is None:
             return None
         return grid_time(self._cell, self.step_s) + FLUSH_AFTER_S
 
-    def flush(self, now_s: float) -> list[Pick]:
-        """Release the held frame of a cell that is over by the clock, without saying that it is complete.
-
-        A slow or frozen camera closes its cell late or never; its frame must not wait for that.
-        """
-        due_s = self.flush_due_s
-        return self.close() if due_s is not None and now_s >= due_s else []
-
     def close(self) -> list[Pick]:
-        """Release the held frame whatever the time (device lost, file over)."""
+        """Release the held frame without saying that its cell is complete (clock, device lost, file over)."""
         held, self._held = self._held, None
         return [] if held is None else [held]
 
