@@ -27,3 +27,11 @@ class InputError(EmostreamError, ValueError):
 
 class LinkError(EmostreamError):
     """A capture process and the inference process cannot talk to each other."""
+
+
+class DeviceError(EmostreamError):
+    """A camera or microphone cannot be used."""
+
+
+class DeviceTimeout(DeviceError, TimeoutError):
+    """A camera or microphone delivered nothing in the time that was allowed."""
