@@ -96,9 +96,10 @@ FACE_ACTIONS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 
 _NEEDS_ALL: Final = frozenset({"brows_raised"})  # a lone AU1 is the oblique brow of sadness
 _ONE_SIDED: Final = frozenset({"tremor"})  # nobody remarks that a voice trembles less than usual
-_ENTAILS: Final = MappingProxyType(
+ENTAILS: Final[Mapping[str, str]] = MappingProxyType(
     {"brows_raised": "inner_brows_raised", "jaw_dropped": "lips_parted"}
 )
+"""Action -> the action that it cannot be without: to say both is to say one thing twice."""
 
 FACE_PRESENT: Final = 0.25
 """From this intensity on (FACS B, slight) an action is there: a claim of it is supported."""
@@ -169,7 +170,7 @@ class Cues:
         brows, a dropped jaw parts the lips.
         """
         actions = [a for a in FACE_ACTIONS if (self.face_value(a) or 0.0) >= FACE_SALIENT]
-        entailed = {_ENTAILS[action] for action in actions if action in _ENTAILS}
+        entailed = {ENTAILS[action] for action in actions if action in ENTAILS}
         return (
             *(("face", action, 1) for action in actions if action not in entailed),
             *(
