@@ -19,9 +19,9 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
     return report
 
 
-@pytest.fixture(autouse=True)
-def _skip_without_gpu(request: pytest.FixtureRequest) -> None:
-    if request.node.get_closest_marker("gpu"):
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu"):
         import torch
 
         if not torch.cuda.is_available():
