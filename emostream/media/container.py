@@ -1,0 +1,150 @@
+"""Opening files and URLs with FFmpeg, choosing their streams, and describing them."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+import av.stream
+
+from emostream.errors import MediaError
+from emostream.media.info import AudioInfo, MediaInfo, Modality, VideoInfo
+
+#: Demuxers that take any text for a terminal animation.
+TEXT_FORMATS = frozenset(("tty", "ansi", "bin", "xbin", "idf"))
+
+_URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+def is_url(source: str | Path) -> bool:
+    """Whether `source` is a URL rather than a file name."""
+    return isinstance(source, str) and _URL.match(source) is not None
+
+
+def open_container(
+    source: str | Path,
+    open_timeout_s: float | None = None,
+    read_timeout_s: float | None = None,
+    options: Mapping[str, str] | None = None,
+) -> Any:
+    """Open a file or URL for reading; returns an `av` input container, to be closed.
+
+    Raises:
+        MediaError: It is missing, empty, not media, or the server does not answer.
+    """
+    name, timeout = str(source), (open_timeout_s, read_timeout_s)
+    if not is_url(source):
+        path = Path(source)
+        if not path.exists():
+            raise MediaError(f"{source}: no such file")
+        if path.is_dir():
+            raise MediaError(f"{source}: is a folder; wanted a media file")
+        if path.is_file() and path.stat().st_size == 0:
+            raise MediaError(f"{source}: is empty (0 bytes); record or copy it again")
+        # The protocol is named so that FFmpeg does not take a colon in the file's name for one.
+        name, timeout = f"file:{path}", (None, None)
+    defaults = {"rtsp_transport": "tcp"} if name.lower().startswith("rtsp") else {}
+    try:
+        container = av.open(
+            name,
+            "r",
+            options={**defaults, **(options or {})},
+            timeout=timeout,
+            metadata_errors="replace",  # a title in another encoding is no reason to refuse a file
+        )
+    except av.error.ExitError as error:
+        raise MediaError(
+            f"{source}: no answer within {open_timeout_s} s; is the server up and the address right?"
+        ) from error
+    except av.error.FFmpegError as error:
+        raise MediaError(_open_message(source, error)) from error
+    if container.format.name in TEXT_FORMATS:
+        container.close()
+        raise MediaError(f"{source}: is text; wanted a video or audio file")
+    return container
+
+
+def _open_message(source: str | Path, error: Any) -> str:
+    reason = error.strerror or type(error).__name__
+    detail = error.log[2].strip() if error.log else ""
+    if "moov atom not found" in detail:
+        return (
+            f"{source}: its index (moov) is missing, as when a recording or a copy is cut short; "
+            "repair it with a tool such as untrunc, or record to MKV, which survives being cut"
+        )
+    if isinstance(error, av.error.InvalidDataError):
+        return f"{source}: not a video or audio file that FFmpeg {av.ffmpeg_version_info} can read"
+    return f"{source}: cannot be opened: {reason}"
+
+
+def pick_stream(container: Any, kind: Modality) -> Any | None:
+    """The stream of a kind that FFmpeg deems best, among those that can be decoded if any can; no cover art."""
+    streams = [
+        stream
+        for stream in container.streams
+        if stream.type == kind and not stream.disposition & av.stream.Disposition.attached_pic
+    ]
+    pool = [stream for stream in streams if stream.codec_context is not None] or streams
+    best = container.streams.best(kind)
+    return best if best in pool else pool[0] if pool else None
+
+
+def describe(container: Any, source: str | Path) -> MediaInfo:
+    """`MediaInfo` of an open container.
+
+    Raises:
+        MediaError: It has neither video nor audio.
+    """
+    video, audio = pick_stream(container, "video"), pick_stream(container, "audio")
+    if video is None and audio is None:
+        raise MediaError(f"{source}: has neither video nor audio ({container.format.name})")
+    picked = [stream for stream in (video, audio) if stream is not None]
+    starts = {
+        stream.type: float(stream.start_time * stream.time_base)
+        for stream in picked
+        if stream.start_time is not None
+    }
+    zero_s = min(starts.values(), default=None if is_url(source) else 0.0)
+    origin_s = zero_s or 0.0
+    ends = [
+        float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+        for stream in picked
+        if stream.duration
+    ]
+    if not ends and container.duration:
+        ends = [((container.start_time or 0) + container.duration) / av.time_base]
+    return MediaInfo(
+        path=str(source),
+        format=container.format.name,
+        duration_s=max(0.0, max(ends) - origin_s) if ends else None,
+        video=None if video is None else _video(video, starts.get("video", origin_s) - origin_s),
+        audio=None if audio is None else _audio(audio, starts.get("audio", origin_s) - origin_s),
+        zero_s=zero_s,
+    )
+
+
+def _video(stream: Any, start_s: float) -> VideoInfo:
+    codec = stream.codec_context
+    rate = (stream.average_rate or stream.guessed_rate) if codec else None
+    return VideoInfo(
+        width=codec.width if codec else 0,
+        height=codec.height if codec else 0,
+        fps=float(rate) if rate else None,
+        codec=codec.name if codec else "unknown",
+        rotation_deg=None,
+        start_s=start_s,
+        decodable=codec is not None,
+    )
+
+
+def _audio(stream: Any, start_s: float) -> AudioInfo:
+    codec = stream.codec_context
+    return AudioInfo(
+        sample_rate_hz=codec.sample_rate if codec else 0,
+        channels=codec.channels if codec else 0,
+        codec=codec.name if codec else "unknown",
+        start_s=start_s,
+        decodable=codec is not None,
+    )
