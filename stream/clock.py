@@ -167,18 +167,22 @@ class DriftFit:
         self._draw()
 
     def _stepped(self) -> bool:
-        if len(self._bins) <= self.STEP_BINS or self._offset_s is None:
+        if len(self._bins) <= self.STEP_BINS:
             return False
-        recent = np.array(list(self._bins)[-self.STEP_BINS :])
-        off_s = recent[:, 1] - (self._offset_s + self._slope * recent[:, 0])
+        times, residuals = np.array(self._bins).T
+        off_line_s = residuals - self._slope * times
+        before_s = np.median(off_line_s[-3 * self.STEP_BINS : -self.STEP_BINS])
+        off_s = off_line_s[-self.STEP_BINS :] - before_s
         return bool(np.all(off_s > self._step_s) or np.all(off_s < -self._step_s))
 
     def _draw(self) -> None:
         times, residuals = np.array(self._bins).T
         if times[-1] - times[0] >= self._settle_s:
             self._slope = _theil_sen_slope(times, residuals)
-        # else the slope stays: zero at first, and after a step the crystal is the same as before
-        # it.
+        else:
+            # The slope stays: zero at first, and after a step the crystal is the same as before.
+            # What it is wrong by adds up, so that the newest bins tell the offset best.
+            times, residuals = times[-self.STEP_BINS :], residuals[-self.STEP_BINS :]
         self._offset_s = float(np.median(residuals - self._slope * times))
 
 

@@ -105,10 +105,11 @@ def test_hardware_latency_in_the_adc_time_is_believed() -> None:
     assert fit.time_of(0) == pytest.approx(999.95, abs=1e-6)
 
 
-def test_unreported_loss_is_a_step_and_the_new_line_holds() -> None:
+@pytest.mark.parametrize("before_s", [3.0, 15.0])
+def test_unreported_loss_is_a_step_and_the_new_line_holds(before_s: float) -> None:
     fit = DriftFit(RATE_HZ)
-    end = feed(fit, seconds=15, ppm=50.0)
-    end = feed(fit, seconds=6, ppm=50.0, first=end, start_s=1000.2)
+    end = feed(fit, seconds=before_s, ppm=50.0)
+    end = feed(fit, seconds=16, ppm=50.0, first=end, start_s=1000.2)
     assert fit.steps == 1
     assert fit.time_of(end) == pytest.approx(1000.2 + end / (RATE_HZ * (1 + 50e-6)), abs=1e-4)
 
