@@ -1,0 +1,489 @@
+"""The inference process: ingest, windows, model, publisher, in one loop that always puts labels first.
+
+A thread receives from the capture processes, fills the windowers and sends the heartbeat, whatever the model is doing.
+The main thread takes every window that is ready, of all sources at once, and publishes its label; while none is ready
+it writes reasoning, one token at a time. A window that the model had no time for is skipped and counted, never queued.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from emostream.errors import ConfigError
+from emostream.reasoning import ReasoningStep
+from emostream.recognizer import Recognition, Recognizer
+from emostream.streaming import MediaWindow
+from stream import messages
+from stream.ingest import IngestServer
+from stream.ingest_events import (
+    Connected,
+    Ended,
+    EpochSet,
+    Frame,
+    IngestEvent,
+    Marked,
+    Pcm,
+    PeerLost,
+    StateChanged,
+)
+from stream.ingest_protocol import Clock, Stream
+from stream.messages import Label, Latency, Reasoning
+from stream.publisher import Publisher
+from stream.rolling import Rolling
+from stream.source_state import Losses, SourceState
+from stream.windower import Window, Windower
+
+POLL_MS = 100
+STATUS_EVERY_S = 1.0
+REASONING_EVERY_S = 0.1  # how often growing text is sent; the end of an answer is sent at once
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InferenceConfig:
+    """How windows are cut and answers are given.
+
+    Attributes:
+        window_s: Length of a window.
+        num_frames: Frames in it.
+        hop_steps: Grid steps from one window to the next.
+        reason_every_s: Seconds of source time between reasonings; 0 for none. A change of the smoothed label starts
+            one too.
+        smoothing_s: Time constant of the rolling label.
+        hysteresis: Lead in probability that a new rolling label needs.
+        model_name: As published in every label.
+    """
+
+    window_s: float = 4.0
+    num_frames: int = 8
+    hop_steps: int = 1
+    reason_every_s: float = 5.0
+    smoothing_s: float = 1.0
+    hysteresis: float = 0.1
+    model_name: str = "tiny"
+
+    def __post_init__(self) -> None:
+        if not self.window_s > 0 or self.num_frames < 1 or self.hop_steps < 1:
+            raise ConfigError(
+                f"run: window of {self.window_s} s, {self.num_frames} frames, hop of {self.hop_steps} steps; "
+                "all must be above 0."
+            )
+        if self.reason_every_s < 0:
+            raise ConfigError(
+                f"run: --reason-every-s is {self.reason_every_s}; wanted 0 (off) or more."
+            )
+
+    @property
+    def step_s(self) -> float:
+        """Seconds between grid points."""
+        return self.window_s / self.num_frames
+
+
+@dataclass(slots=True)
+class _Explained:
+    """The window that an answer under way is about."""
+
+    label: Label
+    capture_s: float
+    begun_s: float
+    sent_s: float = 0.0
+
+
+class InferenceLoop:
+    """Runs until told to stop or every file is over.
+
+    Args:
+        recognizer: The model, both speeds.
+        server: Bound ingest server; its polling belongs to this loop from now on.
+        publisher: Where events go.
+        config: Windows and cadence.
+        sources: Sources that shall come, by name, with their clock; more may connect later.
+        dynamic: Whether sources that are not among them may connect (capture on other hosts).
+    """
+
+    def __init__(
+        self,
+        recognizer: Recognizer,
+        server: IngestServer,
+        publisher: Publisher,
+        config: InferenceConfig,
+        sources: Mapping[str, Clock],
+        *,
+        dynamic: bool = False,
+    ):
+        self._recognizer = recognizer
+        self._server = server
+        self._publisher = publisher
+        self._config = config
+        self._dynamic = dynamic
+        self._lock = threading.Lock()
+        self._wake = threading.Condition(self._lock)
+        self._stop = False
+        self._failure: BaseException | None = None
+        self._live = False
+        self._explained: dict[str, _Explained] = {}
+        self._status_due_s = 0.0
+        self._states = {name: self._new_state(name, clock) for name, clock in sources.items()}
+
+    @property
+    def states(self) -> Mapping[str, SourceState]:
+        """What is known of each source; for reading once `run` has returned."""
+        return self._states
+
+    def stop(self) -> None:
+        """Make `run` return soon; safe from signal handlers and other threads."""
+        self._stop = True
+        self._server.wake()
+
+    def fail_source(self, name: str, stream: Stream, problem: str) -> None:
+        """A capture process ended for good: say so in the status and wait for its stream no longer."""
+        with self._wake:
+            state = self._states[name]
+            state.failed = state.clock == "media"
+            state.losses.setdefault(stream, Losses()).problem = problem
+            if state.windower is not None:
+                state.windower.mark_lost(stream)
+            self._wake.notify()
+
+    def run(self) -> None:
+        """Warm up, go live, publish until the end; the last status of every source is `stopped`."""
+        receiver = threading.Thread(target=self._receive, name="ingest", daemon=True)
+        receiver.start()
+        try:
+            self._warm_up()
+            self._go_live()
+            while not self._stop and not self._over():
+                self._turn()
+            if not self._stop:
+                self._finish_reasoning()
+        finally:
+            self._stop = True
+            self._server.wake()
+            receiver.join()
+            for state in self._states.values():
+                state.state = "stopped"
+            self._publish_status(time.perf_counter())
+        if self._failure is not None:
+            raise self._failure
+
+    # The ingest thread
+
+    def _receive(self) -> None:
+        try:
+            while not self._stop:
+                events = self._server.poll(POLL_MS)
+                if (now_s := time.perf_counter()) >= self._status_due_s:
+                    self._publish_status(now_s)
+                if not events:
+                    continue
+                with self._wake:
+                    for event in events:
+                        self._take(event)
+                    self._note_ready(time.perf_counter())
+                    self._wake.notify()
+        except BaseException as error:
+            # The main thread must not wait for a receiver that is gone.
+            with self._wake:
+                self._failure, self._stop = error, True
+                self._wake.notify()
+
+    def _take(self, event: IngestEvent) -> None:
+        state = self._states.get(event.source)
+        if state is None:
+            if not isinstance(event, Connected) or not self._dynamic:
+                _log.warning("data of %s, which was not asked for, is ignored", event.source)
+                return
+            state = self._states[event.source] = self._new_state(event.source, event.clock)
+        windower = state.windower
+        match event:
+            case Connected():
+                self._connect(state, event)
+            case StateChanged():
+                problem = "" if event.state == "live" else f"{event.stream} {event.state}"
+                if problem and event.detail:
+                    problem += f": {event.detail}"
+                state.losses[event.stream] = Losses(
+                    event.dropped_frames, event.dropped_audio_ms, event.restarts, problem
+                )
+                state.note_losses()
+                if windower is not None and event.state in ("lost", "retrying"):
+                    windower.mark_lost(event.stream)
+            case EpochSet():
+                state.epoch_s = event.epoch_s
+            case PeerLost():
+                for stream in event.streams:
+                    state.losses.setdefault(stream, Losses()).problem = event.detail
+                    if windower is not None:
+                        windower.mark_lost(stream)
+            case _ if windower is None:
+                return  # devices deliver before the model is warm; nothing is lost that a window would hold
+            case Frame():
+                state.frames.count(event.received_s)
+                state.uncredited += 1
+                windower.add_frame(event.time_s, event.rgb, event.mark_s)
+            case Pcm():
+                state.uncredited += 1
+                windower.add_pcm(event.start_s, event.pcm)
+            case Marked():
+                windower.mark(event.stream, event.time_s)
+            case Ended():
+                windower.mark_end(event.streams)
+
+    def _connect(self, state: SourceState, event: Connected) -> None:
+        state.streams.update(event.streams)
+        state.clock, state.lossless = event.clock, event.lossless
+        for stream in event.streams:
+            state.losses.setdefault(stream, Losses()).problem = ""
+        if state.windower is None and (self._live or state.clock == "media"):
+            self._open(state)
+
+    def _open(self, state: SourceState) -> None:
+        """The source's data count from now on: files from their beginning, devices from this moment."""
+        # A device that is absent at first may come; a file's streams are all known when it connects.
+        streams: tuple[Stream, ...] = ("video", "audio")
+        if state.clock == "media":
+            streams = tuple(sorted(state.streams, reverse=True))
+        config = self._config
+        state.windower = Windower(
+            state.name,
+            window_s=config.window_s,
+            num_frames=config.num_frames,
+            hop_steps=config.hop_steps,
+            streams=streams,
+            origin_s=0.0 if state.clock == "media" else time.perf_counter(),
+            lossless=state.lossless,
+        )
+        state.note_losses()
+
+    def _new_state(self, name: str, clock: Clock) -> SourceState:
+        rolling = Rolling(self._config.smoothing_s, self._config.hysteresis)
+        return SourceState(name=name, clock=clock, lossless=False, rolling=rolling)
+
+    def _note_ready(self, now_s: float) -> None:
+        for state in self._states.values():
+            if state.windower is not None and state.ready_s is None:
+                source_s = self._source_now_s(state, now_s)
+                if state.windower.ready(source_s):
+                    state.ready_s = now_s
+
+    def _source_now_s(self, state: SourceState, now_s: float) -> float | None:
+        if state.clock == "host":
+            return now_s
+        return None if state.epoch_s is None else now_s - state.epoch_s
+
+    # The main thread
+
+    def _warm_up(self) -> None:
+        """Pay for lazy initialisation, graph captures and memory before the first label is due."""
+        self._recognizer.warm_up(
+            num_frames=self._config.num_frames,
+            audio_samples=round(self._config.window_s * 16_000),
+            sources=max(1, len(self._states)),
+        )
+
+    def _go_live(self) -> None:
+        with self._lock:
+            self._live = True
+            for state in self._states.values():
+                state.state = "live"
+                if state.windower is None and state.clock == "host":
+                    self._open(state)
+        self._publish_status(time.perf_counter())
+        self._server.start()
+
+    def _turn(self) -> None:
+        now_s = time.perf_counter()
+        with self._wake:
+            windows = self._ready_windows(now_s)
+            if not windows and not self._recognizer.reasoning_sources:
+                self._wake.wait(self._idle_s(now_s))
+                return
+        if windows:
+            self._label(windows)
+        else:
+            self._reason()
+
+    def _idle_s(self, now_s: float) -> float:
+        """Until the next deadline, or for a while: whatever arrives wakes us."""
+        waits = [STATUS_EVERY_S]
+        for state in self._states.values():
+            source_s = self._source_now_s(state, now_s)
+            if state.windower is not None and source_s is not None and not state.lossless:
+                waits.append(state.windower.deadline_s - source_s)
+        return max(0.001, min(waits))
+
+    def _ready_windows(self, now_s: float) -> list[tuple[SourceState, Window, float]]:
+        """At most one window of each source, and when it became ready."""
+        out = []
+        for state in self._states.values():
+            if state.windower is None or state.finished:
+                continue
+            if state.lossless and state.name in self._recognizer.reasoning_sources:
+                continue  # paced by the model: its answer is finished before it moves on
+            window = state.windower.advance(self._source_now_s(state, now_s))
+            if state.lossless and window is None and state.uncredited:
+                self._server.grant(state.name, state.uncredited)
+                state.uncredited = 0
+            if window is not None:
+                out.append((state, window, now_s if state.ready_s is None else state.ready_s))
+                state.ready_s = None
+        return out
+
+    def _label(self, windows: list[tuple[SourceState, Window, float]]) -> None:
+        for state, window, _ in windows:
+            self._note_presence(state, window)
+        seen = [entry for entry in windows if not entry[1].lost]
+        if not seen:
+            return
+        begun_s = time.perf_counter()
+        recognized = self._recognizer.recognize([_media_window(window) for _, window, _ in seen])
+        for (state, window, ready_s), recognition in zip(seen, recognized, strict=True):
+            label = self._publish_label(state, window, recognition, ready_s, begun_s)
+            if self._reasoning_due(state):
+                self._recognizer.start_reasoning(recognition)
+                capture_s = self._capture_s(state, window, ready_s)
+                self._explained[state.name] = _Explained(label, capture_s, time.perf_counter())
+                state.reasoned_at_s = window.end_s
+                state.reasoned_label = state.smoothed_label
+
+    def _note_presence(self, state: SourceState, window: Window) -> None:
+        missing = {
+            name: presence
+            for name in ("video", "audio")
+            if (presence := getattr(window.modalities, name)) != "ok"
+        }
+        before = state.state
+        state.position_s = window.end_s
+        state.state = "lost" if window.lost else "degraded" if missing else "live"
+        state.detail = ", ".join(f"{name} {presence}" for name, presence in missing.items())
+        if state.state != before:
+            self._publisher.publish(state.status(time.perf_counter()))
+
+    def _capture_s(self, state: SourceState, window: Window, ready_s: float) -> float:
+        """`perf_counter` time of the window's newest sample; of files read at full speed, when it had come."""
+        newest_s = window.newest_capture_s
+        assert newest_s is not None, "a window that took part has a newest sample"
+        host_s = state.host_time_s(newest_s)
+        return ready_s if host_s is None or state.lossless else host_s
+
+    def _publish_label(
+        self,
+        state: SourceState,
+        window: Window,
+        recognition: Recognition,
+        ready_s: float,
+        begun_s: float,
+    ) -> Label:
+        capture_s = self._capture_s(state, window, ready_s)
+        timing, now_s = recognition.timing, time.perf_counter()
+        smoothed = state.rolling.update(window.end_s, recognition.scores)
+        label = Label(
+            source=state.name,
+            timestamp_s=window.end_s,
+            unix_time_s=None if state.lossless else state.unix_time_s(window.end_s),
+            window=messages.Window(id=window.id, start_s=window.start_s, end_s=window.end_s),
+            label=recognition.label,
+            scores=recognition.scores,
+            smoothed=smoothed,
+            modalities=window.modalities,
+            frames_used=window.frames_used,
+            audio_gap_ms=window.audio_gap_ms,
+            av_skew_ms=window.av_skew_ms,
+            dropped=window.dropped,
+            latency_ms=Latency(
+                capture=1e3 * (ready_s - capture_s),
+                queue=1e3 * (begun_s - ready_s),
+                encode=1e3 * timing.encode_s,
+                prefill=1e3 * timing.prefill_s,
+                decode=1e3 * timing.decode_s,
+                total=1e3 * (now_s - capture_s),
+            ),
+            model=self._config.model_name,
+        )
+        self._publisher.publish(label)
+        state.smoothed_label = smoothed.label
+        state.labels += 1
+        state.hops.count(now_s)
+        return label
+
+    # Reasoning
+
+    def _reasoning_due(self, state: SourceState) -> bool:
+        every_s = self._config.reason_every_s
+        if every_s == 0 or state.name in self._recognizer.reasoning_sources:
+            return False
+        if len(self._recognizer.reasoning_sources) == self._recognizer.slots:
+            return False
+        if state.reasoned_at_s is None or state.smoothed_label != state.reasoned_label:
+            return True
+        # A file's last label gets its reasons even if they are not due yet.
+        return state.finished or state.position_s - state.reasoned_at_s >= every_s
+
+    def _reason(self) -> None:
+        for step in self._recognizer.reason():
+            explained = self._explained[str(step.key)]
+            now_s = time.perf_counter()
+            if step.done or now_s - explained.sent_s >= REASONING_EVERY_S:
+                self._publish_reasoning(self._states[str(step.key)], explained, step, now_s)
+                explained.sent_s = now_s
+
+    def _finish_reasoning(self) -> None:
+        while self._recognizer.reasoning_sources and not self._stop:
+            self._reason()
+
+    def _publish_reasoning(
+        self, state: SourceState, explained: _Explained, step: ReasoningStep, now_s: float
+    ) -> None:
+        label, answer = explained.label, step.answer.label if step.done else None
+        agrees = answer == label.label if step.done else None
+        self._publisher.publish(
+            Reasoning(
+                source=state.name,
+                timestamp_s=label.timestamp_s,
+                unix_time_s=label.unix_time_s,
+                window=label.window,
+                think=step.answer.think,
+                answer=answer,
+                agrees_with_label=agrees,
+                done=step.done,
+                tokens=step.tokens,
+                latency_ms=replace(
+                    label.latency_ms,
+                    decode=1e3 * (now_s - explained.begun_s),
+                    total=1e3 * (now_s - explained.capture_s),
+                ),
+            )
+        )
+        if step.done:
+            state.answers += 1
+            state.agreements += bool(agrees)
+            del self._explained[state.name]
+
+    # Status and end
+
+    def _publish_status(self, now_s: float) -> None:
+        with self._lock:
+            statuses = [state.status(now_s) for state in self._states.values()]
+        for status in statuses:
+            self._publisher.publish(status)
+        self._status_due_s = now_s + STATUS_EVERY_S
+
+    def _over(self) -> bool:
+        """All sources are files, and all are read to their end or given up."""
+        with self._lock:
+            states = list(self._states.values())
+            return not self._dynamic and all(state.finished or state.failed for state in states)
+
+
+def _media_window(window: Window) -> MediaWindow:
+    return MediaWindow(
+        source=window.source,
+        keys=tuple(frame.key for frame in window.frames),
+        frames=tuple(np.asarray(frame.rgb) for frame in window.frames),
+        audio=window.pcm,
+    )

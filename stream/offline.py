@@ -1,0 +1,210 @@
+"""`emostream infer`: what the live pipeline should say of a file, worked out in the simplest way.
+
+Each window is decoded and encoded whole, with no windower, streaming encoder or shared token tree: every candidate
+answer is scored behind the prompt by itself. Slow on purpose; the live pipeline is tested against it.
+"""
+
+import dataclasses
+import math
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import DynamicCache
+
+from emostream.answers import compose_answer
+from emostream.media import TimedFrame, iter_frames, iter_pcm, probe, read_audio
+from emostream.modeling import EmostreamForCausalLM
+from emostream.processor import SAMPLE_RATE_HZ, EmostreamProcessor
+from emostream.sampling import grid_frames, grid_index, grid_time
+from stream.inference import InferenceConfig
+from stream.messages import Dropped, Label, Latency, Modalities, Presence, Window
+from stream.rolling import Rolling
+
+SESSION = "infer"
+#: Joints between audio packets are rounded to samples; so much silence is no gap.
+TOLERATED_S = 0.001
+
+
+def infer(
+    path: str | Path,
+    model: EmostreamForCausalLM,
+    processor: EmostreamProcessor,
+    config: InferenceConfig,
+    labels: tuple[str, ...],
+    *,
+    source: str,
+) -> Iterator[Label]:
+    """Label messages of a file, with the window ids that the live pipeline gives them.
+
+    Args:
+        path: Video, audio or both.
+        model: From `load_model`.
+        processor: Likewise.
+        config: Windows and smoothing, as the live pipeline's.
+        labels: Label list.
+        source: Name in the messages.
+
+    Raises:
+        MediaError: The file cannot be read.
+    """
+    info = probe(path)
+    rolling = Rolling(config.smoothing_s, config.hysteresis)
+    audio_end_s = -math.inf
+    if info.audio is not None:
+        audio_end_s = max((chunk.end_s for chunk in iter_pcm(path)), default=-math.inf)
+    pictures = _windows_of_frames(path, config) if info.video is not None else iter(())
+    frames_end_s, index, seq = -math.inf, config.num_frames, 0
+    while True:
+        chosen = next(pictures, None)
+        if chosen is not None:
+            frames_end_s = chosen.newest_s
+        over = chosen is None or chosen.last
+        if over and index > _last_window(max(frames_end_s, audio_end_s), config):
+            return
+        begun_s = time.perf_counter()
+        end_s = grid_time(index, config.step_s)
+        start_s = end_s - config.window_s
+        frames, repeated = (None, config.num_frames) if chosen is None else chosen.at(index)
+        audio, gap_s = None, config.window_s
+        if info.audio is not None:
+            heard = read_audio(path, start_s, end_s)
+            audio, gap_s = heard.pcm, heard.missing_samples / SAMPLE_RATE_HZ
+        modalities = Modalities(
+            video=_presence(repeated, config.num_frames),
+            audio=_presence(0.0 if gap_s <= TOLERATED_S else gap_s, config.window_s),
+        )
+        if modalities.video == "missing":
+            frames = None
+        if modalities.audio == "missing":
+            audio = None
+        if frames is not None or audio is not None:
+            scores = _scores(model, processor, labels, frames, audio)
+            spent_ms = 1e3 * (time.perf_counter() - begun_s)
+            yield dataclasses.replace(
+                Label(
+                    source=source,
+                    timestamp_s=end_s,
+                    unix_time_s=None,
+                    window=Window(id=index, start_s=start_s, end_s=end_s),
+                    label=max(scores, key=scores.__getitem__),
+                    scores=scores,
+                    smoothed=rolling.update(end_s, scores),
+                    modalities=modalities,
+                    frames_used=0 if frames is None else config.num_frames - repeated,
+                    audio_gap_ms=1e3 * gap_s,
+                    av_skew_ms=None,
+                    dropped=Dropped(frames=0, audio_ms=0.0, windows=0),
+                    latency_ms=Latency(
+                        capture=0.0,
+                        queue=0.0,
+                        encode=0.0,
+                        prefill=spent_ms,
+                        decode=0.0,
+                        total=spent_ms,
+                    ),
+                    model=config.model_name,
+                ),
+                session=SESSION,
+                seq=seq,
+                published_s=time.time(),
+            )
+            seq += 1
+        index += config.hop_steps
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Pictures:
+    """Frames at hand when a window is due."""
+
+    frames: tuple[TimedFrame, ...]
+    newest_s: float
+    last: bool
+    config: InferenceConfig
+
+    def at(self, index: int) -> tuple[NDArray[np.uint8] | None, int]:
+        """(T, H, W, 3) frames of the window that ends at a grid point, and how many of them stand in."""
+        count = self.config.num_frames
+        choice = grid_frames(
+            [frame.time_s for frame in self.frames], index - count + 1, count, self.config.step_s
+        )
+        if choice.indices[-1] < 0:
+            return None, count
+        return np.stack([self.frames[i].rgb for i in choice.indices]), int(choice.repeated.sum())
+
+
+def _windows_of_frames(path: str | Path, config: InferenceConfig) -> Iterator[_Pictures]:
+    """One entry a window; the last is given again and again, for windows of sound alone."""
+    held: deque[TimedFrame] = deque()
+    index = config.num_frames
+    for frame in iter_frames(path):
+        cell = grid_index(frame.time_s, config.step_s)
+        while cell > index:
+            yield _Pictures(tuple(held), frame.time_s, False, config)
+            index += config.hop_steps
+        held.append(frame)
+        # One frame from before the window may have to stand in.
+        oldest = index - config.num_frames
+        while len(held) > 1 and grid_index(held[1].time_s, config.step_s) <= oldest:
+            held.popleft()
+    while held:
+        yield _Pictures(tuple(held), held[-1].time_s, True, config)
+
+
+def _last_window(newest_s: float, config: InferenceConfig) -> int:
+    """The window whose end is nearest to the end of the data; the first one at least, unless there is no data."""
+    if newest_s == -math.inf:
+        return config.num_frames - 1
+    nearest = math.floor(newest_s / config.step_s + 0.5)
+    hops = max(0, (nearest - config.num_frames) // config.hop_steps)
+    return config.num_frames + hops * config.hop_steps
+
+
+def _presence(missing: float, of: float) -> Presence:
+    if 2 * missing > of:
+        return "missing"
+    return "degraded" if missing > 0 else "ok"
+
+
+@torch.inference_mode()
+def _scores(
+    model: EmostreamForCausalLM,
+    processor: EmostreamProcessor,
+    labels: tuple[str, ...],
+    frames: NDArray[np.uint8] | None,
+    audio: NDArray[np.float32] | None,
+) -> dict[str, float]:
+    """Each candidate behind the prompt in a pass of its own; summed log-probability behind what all share."""
+    inputs = processor(frames=frames, audio=audio).to(model.device)
+    cache = DynamicCache(config=model.config)
+    first = model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
+    length = inputs["input_ids"].shape[1]
+    candidates = [_candidate(processor, label, model.config.answer_style) for label in labels]
+    shared = 0
+    while (
+        all(len(ids) > shared for ids in candidates)
+        and len({ids[shared] for ids in candidates}) == 1
+    ):
+        shared += 1
+    totals = []
+    for ids in candidates:
+        tokens = torch.tensor([ids], device=model.device)
+        rest = model(input_ids=tokens, past_key_values=cache, use_cache=True).logits
+        cache.crop(length)
+        logits: Tensor = torch.cat((first, rest[:, :-1]), 1)[0].float()
+        picked = logits.log_softmax(-1).gather(1, tokens[0][:, None])[:, 0]
+        totals.append(picked[shared:].sum())
+    probabilities = torch.stack(totals).softmax(0).tolist()
+    return dict(zip(labels, probabilities, strict=True))
+
+
+def _candidate(processor: EmostreamProcessor, label: str, style: str) -> list[int]:
+    tokenizer = processor.tokenizer
+    if style == "bare":
+        return [*tokenizer.encode(label, add_special_tokens=False), tokenizer.eos_token_id]
+    return list(tokenizer.encode(compose_answer("", label), add_special_tokens=False))
