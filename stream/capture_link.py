@@ -22,6 +22,7 @@ import zmq
 from numpy.typing import NDArray
 
 from emostream.errors import ConfigError, InputError, LinkError
+from emostream.sampling import grid_index, grid_time
 from stream.grid_picker import Pick
 from stream.ingest_protocol import (
     MAX_PCM_SAMPLES,
@@ -195,6 +196,11 @@ class CaptureLink:
         return self._state.welcome.epoch_s if self._state.welcome else None
 
     @property
+    def resume_s(self) -> float:
+        """Up to where a predecessor of this process has delivered the file, media time; 0 if there was none."""
+        return self._state.welcome.resume_s if self._state.welcome else 0.0
+
+    @property
     def clock_offset_s(self) -> float:
         """The inference host's `perf_counter` minus ours; 0 on the same host and for media time."""
         return self._state.offset.offset_s
@@ -226,8 +232,7 @@ class CaptureLink:
         Raises:
             InputError: wrong dtype or shape.
         """
-        if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.size == 0:
-            raise InputError(f"send_frame: wanted uint8 (H, W, 3), found {rgb.dtype} {rgb.shape}")
+        _check_frame(rgb)
         with self._changed:
             if self._state.picker is not None:
                 pixels = np.ascontiguousarray(rgb)
@@ -235,13 +240,26 @@ class CaptureLink:
                 self._put_picks(picks)
                 self._wake()  # the thread has a new time at which to flush what is held
 
-    def send_pcm(self, *, start_s: float, pcm: NDArray[np.float32]) -> None:
+    def send_grid_frame(self, *, time_s: float, rgb: NDArray[np.uint8]) -> None:
+        """Send a frame that the caller knows to be the newest of its grid cell: it travels at once.
+
+        Args and errors are those of `send_frame`.
+        """
+        _check_frame(rgb)
+        with self._changed:
+            if self._state.picker is not None:
+                time_s += self.clock_offset_s
+                mark_s = grid_time(grid_index(time_s, self.step_s), self.step_s)
+                self._put_picks([Pick(time_s, np.ascontiguousarray(rgb), mark_s)])
+
+    def send_pcm(self, *, start_s: float, pcm: NDArray[np.float32], gap_samples: int = 0) -> None:
         """Send a chunk of sound; ignored before `wait_ready` has returned.
 
         Args:
             start_s: time of the first sample, sample-counted by the caller, seconds on our clock; rounded to the
                 1/16000 s raster. Within 2 ms of the previous chunk's end it counts as its continuation.
             pcm: float32 (S,) mono 16 kHz in [-1, 1]. Chunks over 10 s are cut.
+            gap_samples: how many of the S samples stand for sound that the medium lacks.
 
         Raises:
             InputError: wrong dtype or shape.
@@ -258,7 +276,7 @@ class CaptureLink:
             self._next_sample = first + pcm.size
             for at in range(0, pcm.size, MAX_PCM_SAMPLES):
                 part = np.ascontiguousarray(pcm[at : at + MAX_PCM_SAMPLES], "<f4")
-                header = PcmHeader((first + at) / PCM_RATE_HZ, 0)
+                header = PcmHeader((first + at) / PCM_RATE_HZ, 0, min(gap_samples, part.size))
                 self._put(Item(header, part.data.cast("B"), 1000 * part.size / PCM_RATE_HZ))
 
     def send_mark(self, stream: Stream, time_s: float) -> None:
@@ -292,7 +310,10 @@ class CaptureLink:
             self._put(Item(Epoch(epoch_s)))
 
     def send_end(self) -> None:
-        """Say that the file is over: sends the held frame and completes every stream."""
+        """Say that the file is over: sends the held frame and completes every stream.
+
+        `stopped` becomes true when the inference process has received it and all before it.
+        """
         with self._changed:
             self._release()
             self._put(Item(End()))
@@ -348,3 +369,8 @@ class CaptureLink:
         finally:
             socket.close()
             woken.close(linger=0)
+
+
+def _check_frame(rgb: NDArray[np.uint8]) -> None:
+    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.size == 0:
+        raise InputError(f"send_frame: wanted uint8 (H, W, 3) RGB, found {rgb.dtype} {rgb.shape}")

@@ -39,6 +39,7 @@ class Pcm:
     start_s: float
     seq: int
     pcm: NDArray[np.float32]  # (S,) mono 16 kHz in [-1, 1], read-only
+    gap_samples: int  # of the S samples, these stand for sound that the medium lacks
     received_s: float
 
 

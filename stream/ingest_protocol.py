@@ -62,11 +62,13 @@ class FrameHeader(Struct, frozen=True, tag="frame"):
 class PcmHeader(Struct, frozen=True, tag="pcm"):
     """One chunk of sound; payload float32 (S,) little-endian mono 16 kHz in [-1, 1].
 
-    `start_s` is the time of the first sample, a whole number of 1/16000 s.
+    `start_s` is the time of the first sample, a whole number of 1/16000 s. `gap_samples` of the S samples stand for
+    sound that the medium lacks.
     """
 
     start_s: float
     seq: Count
+    gap_samples: Count = 0
 
 
 class Mark(Struct, frozen=True, tag="mark"):
@@ -95,7 +97,7 @@ class Epoch(Struct, frozen=True, tag="epoch"):
 
 
 class End(Struct, frozen=True, tag="end"):
-    """The file is over: every stream of this peer is complete."""
+    """The file is over: every stream of this peer is complete. Answered by `Stop`, once all before it was received."""
 
 
 class Ping(Struct, frozen=True, tag="ping"):
@@ -110,6 +112,7 @@ class Welcome(Struct, frozen=True, tag="welcome"):
     step_s: Annotated[float, Meta(gt=0)]
     started: bool
     epoch_s: float | None = None  # of a file whose pacing a predecessor began
+    resume_s: float = 0.0  # up to where (media time) every stream of that file has been received
 
 
 class Reject(Struct, frozen=True, tag="reject"):

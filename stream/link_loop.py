@@ -138,9 +138,10 @@ class LinkLoop:
         if state.connected and now_s - self._heard_s > SILENCE_S:
             state.connected = False
         if not state.connected:
-            if now_s >= self._hello_due_s and state.stop_reason is None:
+            if now_s >= self._hello_due_s:
                 self._hello_due_s = now_s + HELLO_EVERY_S
-                self._send(state.hello, b"")
+                if state.stop_reason is None:
+                    self._send(state.hello, b"")
             return True
         if now_s >= self._ping_due_s:
             self._ping_due_s = now_s + PING_EVERY_S
