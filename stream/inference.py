@@ -5,10 +5,11 @@ The main thread takes every window that is ready, of all sources at once, and pu
 it writes reasoning, one token at a time. A window that the model had no time for is skipped and counted, never queued.
 """
 
+import contextlib
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -94,11 +95,15 @@ class _Explained:
     sent_s: float = 0.0
 
 
+class _Stopped(BaseException):
+    """Unwinds the model; no `except Exception` may hold it up."""
+
+
 class InferenceLoop:
     """Runs until told to stop or every file is over.
 
     Args:
-        recognizer: The model, both speeds.
+        load: Makes the model, both speeds; called once the status says `starting`.
         server: Bound ingest server; its polling belongs to this loop from now on.
         publisher: Where events go.
         config: Windows and cadence.
@@ -108,7 +113,7 @@ class InferenceLoop:
 
     def __init__(
         self,
-        recognizer: Recognizer,
+        load: Callable[[], Recognizer],
         server: IngestServer,
         publisher: Publisher,
         config: InferenceConfig,
@@ -116,7 +121,8 @@ class InferenceLoop:
         *,
         dynamic: bool = False,
     ):
-        self._recognizer = recognizer
+        self._load = load
+        self._recognizer: Recognizer
         self._server = server
         self._publisher = publisher
         self._config = config
@@ -124,6 +130,7 @@ class InferenceLoop:
         self._lock = threading.Lock()
         self._wake = threading.Condition(self._lock)
         self._stop = False
+        self._computing = False
         self._failure: BaseException | None = None
         self._live = False
         self._explained: dict[str, _Explained] = {}
@@ -136,9 +143,15 @@ class InferenceLoop:
         return self._states
 
     def stop(self) -> None:
-        """Make `run` return soon; safe from signal handlers and other threads."""
+        """Make `run` return soon; for signal handlers, which run in its own thread.
+
+        A model that takes seconds over a window, or to load, is interrupted between two of its operations.
+        """
         self._stop = True
         self._server.wake()
+        if self._computing:
+            self._computing = False
+            raise _Stopped
 
     def fail_source(self, name: str, stream: Stream, problem: str) -> None:
         """A capture process ended for good: say so in the status and wait for its stream no longer."""
@@ -155,12 +168,16 @@ class InferenceLoop:
         receiver = threading.Thread(target=self._receive, name="ingest", daemon=True)
         receiver.start()
         try:
-            self._warm_up()
+            with self._interruptible():
+                self._recognizer = self._load()
+                self._warm_up()
             self._go_live()
             while not self._stop and not self._over():
                 self._turn()
-            if not self._stop:
-                self._finish_reasoning()
+            while not self._stop and self._recognizer.reasoning_sources:
+                self._reason()
+        except _Stopped:
+            _log.debug("stopped while computing")
         finally:
             self._stop = True
             self._server.wake()
@@ -170,6 +187,11 @@ class InferenceLoop:
             self._publish_status(time.perf_counter())
         if self._failure is not None:
             raise self._failure
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the model is warm and windows are being labelled."""
+        return self._live
 
     # The ingest thread
 
@@ -278,6 +300,14 @@ class InferenceLoop:
 
     # The main thread
 
+    @contextlib.contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        self._computing = not self._stop
+        try:
+            yield
+        finally:
+            self._computing = False
+
     def _warm_up(self) -> None:
         """Pay for lazy initialisation, graph captures and memory before the first label is due."""
         self._recognizer.warm_up(
@@ -341,7 +371,8 @@ class InferenceLoop:
         if not seen:
             return
         begun_s = time.perf_counter()
-        recognized = self._recognizer.recognize([_media_window(window) for _, window, _ in seen])
+        with self._interruptible():
+            recognized = self._recognizer.recognize([_media_window(w) for _, w, _ in seen])
         for (state, window, ready_s), recognition in zip(seen, recognized, strict=True):
             label = self._publish_label(state, window, recognition, ready_s, begun_s)
             if self._reasoning_due(state):
@@ -425,16 +456,14 @@ class InferenceLoop:
         return state.finished or state.position_s - state.reasoned_at_s >= every_s
 
     def _reason(self) -> None:
-        for step in self._recognizer.reason():
+        with self._interruptible():
+            steps = self._recognizer.reason()
+        for step in steps:
             explained = self._explained[str(step.key)]
             now_s = time.perf_counter()
             if step.done or now_s - explained.sent_s >= REASONING_EVERY_S:
                 self._publish_reasoning(self._states[str(step.key)], explained, step, now_s)
                 explained.sent_s = now_s
-
-    def _finish_reasoning(self) -> None:
-        while self._recognizer.reasoning_sources and not self._stop:
-            self._reason()
 
     def _publish_reasoning(
         self, state: SourceState, explained: _Explained, step: ReasoningStep, now_s: float
