@@ -21,8 +21,8 @@ class Row:
     Attributes:
         path: The media file. In the file on disk it is relative to the manifest's folder, so that a
             corpus can be moved; in memory it is absolute.
-        label: The emotion, spelled as in `emostream.labels`; None where a corpus has only an open
-            vocabulary and the word is in none of our tables.
+        label: The emotion, spelled as in `emostream.labels`; None where a corpus has only words of
+            its own for it.
         split: Which part of the corpus it belongs to: train, validation, test, ood, …
         actor: Who is seen and heard, unique within the corpus; None where it is not known.
         start_s: Start in media time.
@@ -48,8 +48,8 @@ class Row:
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.label is None and not self.answer:
-            raise ConfigError("row: wanted a label, or an answer in words; found neither")
+        if self.label is None and not self.answer and not self.reason:
+            raise ConfigError("row: wanted a label, an answer in words or a reason; found none")
         for name in ("label", "split", "actor"):
             value = getattr(self, name)
             if value is not None and not value.strip():

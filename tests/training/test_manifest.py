@@ -83,7 +83,10 @@ def test_labels_are_mapped_to_the_set_that_is_asked_for(tmp_path):
         ({"label": "sad", "split": "test"}, "the key 'path' is missing"),
         ({"path": "a", "label": "sad"}, "the key 'split' is missing"),
         ({"path": "", "label": "sad", "split": "test"}, "path is empty"),
-        ({"path": "a", "label": None, "split": "test"}, "wanted a label, or an answer"),
+        (
+            {"path": "a", "label": None, "split": "test"},
+            "wanted a label, an answer in words or a reason",
+        ),
         ({"path": "a", "label": " ", "split": "test"}, "label is empty"),
         ({"path": "a", "label": 3, "split": "test"}, "label is 3; wanted str or null"),
         ({"path": "a", "label": "sad", "split": "test", "cue": {}}, "unknown key 'cue'"),

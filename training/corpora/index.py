@@ -1,0 +1,237 @@
+"""Indexing: a corpus in its published layout -> one manifest, with an account of what is not in it."""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+from emostream.errors import ConfigError, MediaError
+from emostream.labels import canonical_label
+from emostream.media import MediaInfo, probe
+from training.corpora import conversations, cremad, dfew, emer, folder, mafw, ravdess
+from training.corpora.candidates import Candidate, Options, Skipped
+from training.manifest import Row, count_labels, write_manifest
+
+Reader = Callable[[Path, Options], Iterator[Candidate]]
+
+READERS: Final[dict[str, Reader]] = {
+    "dfew": dfew.read,
+    "mafw": mafw.read,
+    "ravdess": ravdess.read,
+    "crema-d": cremad.read,
+    "emer": emer.read,
+    "mer2025": emer.read,
+    "conversations": conversations.read,
+    "folder": folder.read,
+}
+
+_PROBES: Final = 4  # decoding waits on disks more than it computes
+_NAMES_SHOWN: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What became of a corpus.
+
+    Attributes:
+        manifest: The file written.
+        rows: Rows written.
+        labels: Split -> label -> rows.
+        skipped: Clips left out, each with its reason.
+        without: Modality -> clips that lack it but are kept.
+        actors: Split -> number of known actors.
+        shared_actors: Actors that are in more than one split: a test on them is not of strangers.
+    """
+
+    manifest: Path
+    rows: int
+    labels: dict[str, dict[str, int]]
+    skipped: tuple[Skipped, ...]
+    without: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    actors: dict[str, int] = field(default_factory=dict)
+    shared_actors: tuple[str, ...] = ()
+
+    def lines(self) -> Iterator[str]:
+        """Yield the report as text for a terminal."""
+        yield f"{self.manifest}: {self.rows} rows"
+        for split, labels in self.labels.items():
+            shares = ", ".join(f"{label} {count}" for label, count in sorted(labels.items()))
+            actors = f", {self.actors[split]} actors" if self.actors.get(split) else ""
+            yield f"  {split}: {sum(labels.values())} ({shares}){actors}"
+        reasons: dict[str, list[str]] = defaultdict(list)
+        for skip in self.skipped:
+            reasons[skip.reason.partition(": ")[0]].append(skip.name)
+        for reason, names in sorted(reasons.items(), key=lambda item: -len(item[1])):
+            yield f"  skipped {len(names)}, {reason}: {_some(names)}"
+        for modality, kept in self.without.items():
+            yield f"  kept {len(kept)} without {modality}: {_some(kept)}"
+        if self.shared_actors:
+            yield f"  warning: actors in more than one split: {_some(self.shared_actors)}"
+        if self.skipped:
+            yield f"  all skipped clips: {self.skipped_path}"
+
+    @property
+    def skipped_path(self) -> Path:
+        """Where the full list of skipped clips is."""
+        return self.manifest.with_suffix(".skipped.jsonl")
+
+
+def index(
+    kind: str,
+    directory: str | Path,
+    out: str | Path,
+    options: Options | None = None,
+    *,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Report:
+    """Index a corpus: read its lists, open every clip, write the manifest.
+
+    A clip that is listed but missing or unreadable is skipped, named and counted; so is one that
+    the test split lists again.
+
+    Args:
+        kind: A key of `READERS`.
+        directory: The corpus's folder (for conversations and folder also the one file).
+        out: The manifest to write; the skipped clips are listed beside it.
+        options: What to take.
+        on_progress: Called with the number of clips opened so far, and of all.
+
+    Raises:
+        ConfigError: The kind is unknown, the folder is not such a corpus, a label is unknown, or no
+            clip can be used.
+    """
+    options = options or Options()
+    directory, out = Path(directory), Path(out)
+    if kind not in READERS:
+        raise ConfigError(f"corpus: unknown kind {kind!r}; wanted one of {', '.join(READERS)}")
+    if not directory.exists():
+        raise ConfigError(f"{directory}: no such folder; wanted the folder of {kind}")
+    skipped: list[Skipped] = []
+    listed: list[Row] = []
+    for candidate in READERS[kind](directory, options):
+        found = candidate if isinstance(candidate, Skipped) else _chosen(candidate, options)
+        if isinstance(found, Skipped):
+            skipped.append(found)
+        else:
+            listed.append(found)
+    listed = list(_once(listed, skipped))
+    rows, without = _opened(listed, skipped, on_progress)
+    if not rows:
+        reasons = Counter(skip.reason.partition(": ")[0] for skip in skipped)
+        account = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+        raise ConfigError(
+            f"{directory}: no clip of {kind} can be used; {account or 'none is listed'}"
+        )
+    rows.sort(key=lambda row: (row.split, row.path, row.start_s))
+    write_manifest(out, rows)
+    actors = _actors(rows)
+    report = Report(
+        manifest=out,
+        rows=len(rows),
+        labels=count_labels(rows),
+        skipped=tuple(sorted(skipped, key=lambda skip: skip.name)),
+        without=without,
+        actors={split: len(names) for split, names in actors.items()},
+        shared_actors=_shared(actors),
+    )
+    _write_skipped(report)
+    return report
+
+
+def _chosen(row: Row, options: Options) -> Candidate:
+    """Apply renaming, the label filter and the one split."""
+    label = row.label if row.label is None else options.rename.get(row.label, row.label)
+    if options.labels is not None and label is not None:
+        known = canonical_label(label, options.labels)
+        if known is None:
+            return Skipped(row.path.name, f"label {label} not asked for")
+        label = known
+    return replace(row, label=label, split=options.split or row.split)
+
+
+def _once(rows: Iterable[Row], skipped: list[Skipped]) -> Iterator[Row]:
+    """Leave out what is listed twice; what is also in another split stays in that one only."""
+    kept: dict[tuple[Path, float, float | None], Row] = {}
+    for row in sorted(rows, key=lambda row: row.split == "train"):
+        key = (row.path, row.start_s, row.end_s)
+        if key in kept:
+            other = kept[key].split
+            reason = "listed twice" if other == row.split else f"also in {other}"
+            if (row.label, row.answer) != (kept[key].label, kept[key].answer):
+                reason += " with another label"
+            skipped.append(Skipped(row.path.name, reason))
+        else:
+            kept[key] = row
+            yield row
+
+
+def _opened(
+    listed: list[Row], skipped: list[Skipped], on_progress: Callable[[int, int], None]
+) -> tuple[list[Row], dict[str, tuple[str, ...]]]:
+    rows: list[Row] = []
+    without: dict[str, list[str]] = defaultdict(list)
+    paths = list(dict.fromkeys(row.path for row in listed))
+    infos: dict[Path, MediaInfo | MediaError] = {}
+    with ThreadPoolExecutor(_PROBES) as pool:
+        for done, (path, info) in enumerate(zip(paths, pool.map(_probe, paths), strict=True), 1):
+            infos[path] = info
+            on_progress(done, len(paths))
+    for row in listed:
+        info = infos[row.path]
+        problem = str(info) if isinstance(info, MediaError) else _unusable(row, info)
+        if problem or isinstance(info, MediaError):
+            skipped.append(Skipped(row.path.name, f"unreadable: {problem}"))
+            continue
+        for modality, stream in (("video", info.video), ("audio", info.audio)):
+            if stream is None:
+                without[modality].append(row.path.name)
+        rows.append(row if row.end_s is not None else replace(row, end_s=info.duration_s))
+    return rows, {modality: tuple(names) for modality, names in without.items()}
+
+
+def _probe(path: Path) -> MediaInfo | MediaError:
+    try:
+        return probe(path)
+    except MediaError as error:
+        return error
+
+
+def _unusable(row: Row, info: MediaInfo) -> str | None:
+    streams = [stream for stream in (info.video, info.audio) if stream is not None]
+    if broken := [stream.codec for stream in streams if not stream.decodable]:
+        return f"no decoder for {broken[0]}"
+    if info.video is not None and info.video.rotation_deg is None:
+        return "the first frame does not decode"
+    if info.duration_s is not None and row.start_s >= info.duration_s:
+        return f"starts at {row.start_s} s, the clip ends at {info.duration_s:.3f} s"
+    return None
+
+
+def _actors(rows: list[Row]) -> dict[str, set[str]]:
+    actors: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        if row.actor is not None:
+            actors[row.split].add(row.actor)
+    return actors
+
+
+def _shared(actors: dict[str, set[str]]) -> tuple[str, ...]:
+    splits = Counter(name for names in actors.values() for name in names)
+    return tuple(sorted(name for name, count in splits.items() if count > 1))
+
+
+def _write_skipped(report: Report) -> None:
+    if not report.skipped:
+        report.skipped_path.unlink(missing_ok=True)  # of an earlier run
+        return
+    lines = (json.dumps({"name": s.name, "reason": s.reason}) for s in report.skipped)
+    report.skipped_path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def _some(names: Iterable[str]) -> str:
+    names = list(names)
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return ", ".join(names[:_NAMES_SHOWN]) + more
