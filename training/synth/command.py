@@ -1,0 +1,275 @@
+"""`corpus synth`: render a corpus to disk on several processes, resumable and reproducible."""
+
+import json
+import multiprocessing
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from multiprocessing.connection import wait as wait_handles
+from pathlib import Path
+from typing import Any
+
+import cv2
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from emostream.errors import ConfigError
+from training.manifest import write_manifest
+from training.synth.actors import SPLITS, Split
+from training.synth.clip import FRAMES_HZ, SIZE_PX, clip_name, clip_row, film, frame_times, speak
+from training.synth.media import is_whole, require_encoders, write_mp4
+from training.synth.script import write_script
+from training.synth.speech import plan_speech
+from training.synth.voice import SAMPLE_RATE_HZ
+
+#: Raise when a change of the generator changes what a (seed, split, index) looks or sounds like.
+GENERATOR_VERSION = 1
+#: A generous bound on one clip's file at `SIZE_PX`, for the check of free space.
+_CLIP_BYTES = 220_000
+_THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SynthReport:
+    """What `synth` did.
+
+    Attributes:
+        manifest: The manifest that it wrote.
+        clips: Rows in the manifest.
+        written: Clips rendered by this call.
+        kept: Clips that were there already.
+        bytes: Size of all clips of the corpus on disk.
+        elapsed_s: Wall time.
+        workers: Processes used.
+    """
+
+    manifest: Path
+    clips: int
+    written: int
+    kept: int
+    bytes: int
+    elapsed_s: float
+    workers: int
+
+
+def synth(
+    out: str | Path,
+    clips: int,
+    seed: int,
+    split: str = "train",
+    workers: int | None = None,
+    *,
+    size_px: int = SIZE_PX,
+    console: Console | None = None,
+) -> SynthReport:
+    """Render clips 0 to `clips` - 1 of a corpus into `out/clips/` and write `out/manifest.jsonl`.
+
+    The files depend on (seed, split, size_px) alone, not on the number of workers or clips, so a
+    corpus can be continued after an interruption and extended: clips that exist whole are kept.
+
+    Args:
+        out: The corpus folder; made if needed. It holds one split of one seed.
+        clips: How many, 1 or more.
+        seed: 0 or more.
+        split: `train`, `test` or `ood`.
+        workers: Processes; None for one a CPU that this process may use.
+        size_px: Width and height of the frames, even.
+        console: Where to show progress; None for stderr.
+
+    Raises:
+        ConfigError: An argument is out of range, `out` holds another corpus, or the disk is full.
+        MediaError: PyAV has no H.264 or AAC encoder.
+    """
+    out, split_, workers = _checked(out, clips, seed, split, workers, size_px)
+    require_encoders()
+    started = time.perf_counter()
+    _claim_folder(out, {"seed": seed, "split": split_, "size_px": size_px})
+    scripts = [write_script(seed, split_, index) for index in range(clips)]
+    missing = [s.index for s in scripts if not is_whole(out / clip_name(s.index), s.duration_s)]
+    _check_space(out, len(missing), size_px)
+    console = console or Console(stderr=True)
+    workers = max(1, min(workers, len(missing)))
+    with _progress(console) as progress:
+        task = progress.add_task(f"{split_} clips", total=clips, completed=clips - len(missing))
+        done = _render_here if workers == 1 else _render_on_workers
+        for count in done(out, seed, split_, missing, size_px, workers):
+            progress.advance(task, count)
+    rows = [replace(row, path=out / row.path) for row in map(clip_row, scripts)]
+    write_manifest(out / "manifest.jsonl", rows)
+    return SynthReport(
+        manifest=out / "manifest.jsonl",
+        clips=clips,
+        written=len(missing),
+        kept=clips - len(missing),
+        bytes=sum(row.path.stat().st_size for row in rows),
+        elapsed_s=time.perf_counter() - started,
+        workers=workers,
+    )
+
+
+def write_clip(out: Path, seed: int, split: Split, index: int, size_px: int) -> None:
+    """Render one clip and write its file."""
+    script = write_script(seed, split, index)
+    speech = plan_speech(script)
+    frames = film(script, speech, frame_times(script), size_px)
+    pcm = speak(script, speech)
+    write_mp4(out / clip_name(index), frames, pcm, FRAMES_HZ, SAMPLE_RATE_HZ)
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _checked(
+    out: str | Path, clips: int, seed: int, split: str, workers: int | None, size_px: int
+) -> tuple[Path, Split, int]:
+    if clips < 1:
+        raise ConfigError(f"corpus synth: clips is {clips}; wanted 1 or more")
+    if seed < 0:
+        raise ConfigError(f"corpus synth: seed is {seed}; wanted 0 or more")
+    if split not in SPLITS:
+        raise ConfigError(f"corpus synth: unknown split {split!r}; wanted {', '.join(SPLITS)}")
+    if workers is not None and workers < 1:
+        raise ConfigError(f"corpus synth: workers is {workers}; wanted 1 or more")
+    if size_px < 48 or size_px % 2:
+        raise ConfigError(f"corpus synth: size_px is {size_px}; wanted an even number from 48 on")
+    out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"corpus synth: {out} is a file; name a folder for the corpus")
+    return out, split, workers or usable_cpus()
+
+
+def _claim_folder(out: Path, corpus: dict[str, Any]) -> None:
+    """Make the folder and its `corpus.json`, or check that it is this corpus's."""
+    corpus = {"generator": GENERATOR_VERSION, **corpus}
+    name = out / "corpus.json"
+    try:
+        (out / "clips").mkdir(parents=True, exist_ok=True)
+        if name.exists():
+            found = json.loads(name.read_text(encoding="utf-8"))
+            if found != corpus:
+                raise ConfigError(
+                    f"corpus synth: {out} holds the corpus {json.dumps(found)}, not "
+                    f"{json.dumps(corpus)}; name another folder or remove this one"
+                )
+        else:
+            name.write_text(json.dumps(corpus) + "\n", encoding="utf-8")
+        for part in (out / "clips").glob(".*.part.mp4"):  # of an interrupted run
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise ConfigError(f"corpus synth: cannot write to {out}: {error.strerror}") from error
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"corpus synth: {name} is not JSON ({error}); remove it") from error
+
+
+def _check_space(out: Path, clips: int, size_px: int) -> None:
+    wanted = int(clips * _CLIP_BYTES * max(1.0, (size_px / SIZE_PX) ** 2))
+    free = shutil.disk_usage(out).free
+    if wanted > free:
+        raise ConfigError(
+            f"corpus synth: {clips} clips may take {wanted / 1e9:.1f} GB and {out} has "
+            f"{free / 1e9:.1f} GB free; ask for fewer clips or name another disk"
+        )
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
+def _render_here(
+    out: Path, seed: int, split: Split, missing: list[int], size_px: int, workers: int
+) -> Iterator[int]:
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        for index in missing:
+            write_clip(out, seed, split, index, size_px)
+            yield 1
+    finally:
+        cv2.setNumThreads(threads)
+
+
+def _render_on_workers(
+    out: Path, seed: int, split: Split, missing: list[int], size_px: int, workers: int
+) -> Iterator[int]:
+    """Batches over spawned processes; a failure or Ctrl-C cancels what has not started."""
+    batches = [missing[i : i + 16] for i in range(0, len(missing), 16)]
+    with _one_thread_each():
+        pool = ProcessPoolExecutor(
+            workers, multiprocessing.get_context("spawn"), initializer=_start_worker
+        )
+        try:
+            pending: set[Future[int]] = set()
+            waiting = iter(batches)
+            # A few batches in flight a worker: an error surfaces soon and memory stays flat.
+            for batch in waiting:
+                pending.add(pool.submit(_write_batch, out, seed, split, batch, size_px))
+                if len(pending) >= 2 * workers:
+                    finished, pending = wait(pending, return_when=FIRST_COMPLETED)
+                    yield from (future.result() for future in finished)
+            for future in list(pending):
+                yield future.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _write_batch(out: Path, seed: int, split: Split, indices: list[int], size_px: int) -> int:
+    for index in indices:
+        write_clip(out, seed, split, index, size_px)
+    return len(indices)
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Children started inside run their numeric libraries on one thread."""
+    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _start_worker() -> None:
+    cv2.setNumThreads(1)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def leave_with(handle: int) -> None:
+        wait_handles([handle])
+        os._exit(1)
+
+    # A worker whose parent was killed would wait for work for ever.
+    threading.Thread(target=leave_with, args=(parent.sentinel,), daemon=True).start()
