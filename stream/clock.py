@@ -7,7 +7,7 @@ clock of its own (`OffsetEstimator`). All are pure: they are given times and nev
 
 import math
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,27 +50,41 @@ class AdcLimits:
         return age_s if block_s - ADC_TOLERANCE_S <= age_s <= oldest_s else None
 
 
+@dataclass(slots=True)
+class _Bin:
+    """Observations of a short while: clock time minus nominal time, in seconds, by two methods."""
+
+    indices: list[int] = field(default_factory=list)
+    by_adc: list[float] = field(default_factory=list)
+    by_callback: list[float] = field(default_factory=list)
+
+    def residual_s(self) -> float:
+        if len(self.by_adc) >= len(self.by_callback):
+            return float(np.median(self.by_adc))
+        return min(self.by_callback)
+
+
 class DriftFit:
     """Robust line from sample index to clock time, and with it the true sampling rate.
 
-    Callbacks run late, never early, and drivers misreport their buffers for a while after opening.
-    So observations are reduced to one median for each `bin_s`, and a Theil-Sen line (Sen 1968:
-    median of pairwise slopes, then median intercept) is drawn through the bins of the last
-    `span_s`; it tolerates 29 % of bins being wrong. Until `settle_s` has been seen the nominal rate
-    is used, as a slope over less says more about jitter than about drift. Bins that lie off the
-    line by more than `step_s` for `STEP_BINS` in a row are a step: something was lost that nobody
-    reported, and older bins are forgotten.
+    Callbacks run late, never early, and drivers misreport their buffers. So what is observed within
+    `bin_s` is reduced to one value: the median of the believable ADC times, which err both ways, or, if
+    most were impossible, the earliest callback. A Theil-Sen line (Sen 1968: median of pairwise slopes,
+    then median intercept) is drawn through the bins of the last `span_s`; it tolerates 29 % of bins being
+    wrong. Until `settle_s` has been seen the nominal rate is used, as a slope over less says more about
+    jitter than about drift. Bins that lie off the line by more than `step_s` for `STEP_BINS` in a row are a
+    step: something was lost that nobody reported, and older bins are forgotten.
 
     Args:
         rate_hz: nominal sampling rate.
         limits: which ADC times are possible.
-        bin_s: duration that is reduced to one median.
+        bin_s: duration that is reduced to one value.
         span_s: how far back the line looks.
         settle_s: how much must be seen before the slope is fitted.
         step_s: deviation that counts as a step.
 
     Attributes:
-        rejected: ADC times that were impossible, for which the callback time served.
+        rejected: ADC times that were impossible.
         steps: how many times the line was drawn anew after a step.
     """
 
@@ -95,17 +109,16 @@ class DriftFit:
         self._bin_s = bin_s
         self._settle_s = settle_s
         self._step_s = step_s
-        # Residuals against the nominal rate keep the numbers small: perf_counter may be large,
-        # drift is microseconds.
+        # Residuals against the nominal rate: perf_counter may be large, drift is microseconds.
         self._bins: deque[tuple[float, float]] = deque(maxlen=max(2, round(span_s / bin_s)))
-        self._open: list[tuple[int, float]] = []
+        self._open = _Bin()
         self._slope = 0.0  # seconds of drift for each second by the sample count
         self._offset_s: float | None = None
 
     def update(
         self, index: int, frames: int, callback_s: float, adc_s: float, stream_now_s: float
     ) -> None:
-        """Add one callback.
+        """Add one callback; indices ascend.
 
         Args:
             index: number of samples captured before this block, lost ones included.
@@ -114,30 +127,28 @@ class DriftFit:
             adc_s: ADC time of the first sample on the stream's clock, as the driver reports it.
             stream_now_s: the stream's clock at the callback.
         """
-        self.observe(index, self.first_sample_s(frames, callback_s, adc_s, stream_now_s))
-
-    def first_sample_s(
-        self, frames: int, callback_s: float, adc_s: float, stream_now_s: float
-    ) -> float:
-        """Clock time of a block's first sample, by its ADC time if that is possible.
-
-        Otherwise the block is taken to end at its callback. The reported latency is no substitute:
-        ALSA reports the capacity of its buffer, which a prompt callback never fills.
-        """
+        if self._open.indices and (index - self._open.indices[0]) / self.rate_hz >= self._bin_s:
+            self._close_bin()
         block_s = frames / self.rate_hz
+        nominal_s = index / self.rate_hz
         age_s = self.limits.age_s(adc_s, stream_now_s, block_s)
         if age_s is None:
             self.rejected += 1
-            age_s = block_s
-        return callback_s - age_s
-
-    def observe(self, index: int, clock_s: float) -> None:
-        """Add the clock time at which sample `index` seems to be captured; indices ascend."""
-        if self._open and (index - self._open[0][0]) / self.rate_hz >= self._bin_s:
-            self._close_bin()
-        self._open.append((index, clock_s - index / self.rate_hz))
+            # The block ends at its callback or before. The reported latency is no substitute for its
+            # age: ALSA reports the capacity of its buffer, which a prompt callback never fills.
+            self._open.by_callback.append(callback_s - block_s - nominal_s)
+        else:
+            self._open.by_adc.append(callback_s - age_s - nominal_s)
+        self._open.indices.append(index)
         if not self._bins:
-            self._offset_s = float(np.median([residual for _, residual in self._open]))
+            self._offset_s = self._open.residual_s()
+
+    def late_s(self, index: int, frames: int, callback_s: float) -> float:
+        """How much later than by the line a block came at least that ends at its callback; may be negative.
+
+        After an overflow this is the time that was lost, up to how late the callback ran.
+        """
+        return callback_s - frames / self.rate_hz - self.time_of(index)
 
     def time_of(self, index: float) -> float:
         """Clock time in seconds at which sample `index` was captured.
@@ -156,9 +167,9 @@ class DriftFit:
         return (1.0 / (1.0 + self._slope) - 1.0) * 1e6
 
     def _close_bin(self) -> None:
-        indices, residuals = zip(*self._open, strict=True)
-        self._bins.append((float(np.mean(indices)) / self.rate_hz, float(np.median(residuals))))
-        self._open.clear()
+        middle_s = float(np.mean(self._open.indices)) / self.rate_hz
+        self._bins.append((middle_s, self._open.residual_s()))
+        self._open = _Bin()
         if self._stepped():
             recent = list(self._bins)[-self.STEP_BINS :]
             self._bins.clear()

@@ -84,13 +84,10 @@ class SoundTrack:
     def add(self, block: Block) -> list[SoundChunk]:
         """Add the next block; returns the chunks that it completes, a few milliseconds behind it."""
         frames = len(block.pcm)
-        first_s = self.clock.first_sample_s(
-            frames, block.callback_s, block.adc_s, block.stream_now_s
-        )
         index = block.index + self._lost_samples
         if block.overflowed:
-            index += self._count_overflow(index, first_s)
-        self.clock.observe(index, first_s)
+            index += self._count_overflow(index, frames, block.callback_s)
+        self.clock.update(index, frames, block.callback_s, block.adc_s, block.stream_now_s)
         chunks: list[SoundChunk] = []
         torn = self._expected is not None and index != self._expected
         if torn:
@@ -105,12 +102,10 @@ class SoundTrack:
         chunks += self._place(self._resample(mono))
         return chunks
 
-    def _count_overflow(self, index: int, first_s: float) -> int:
+    def _count_overflow(self, index: int, frames: int, callback_s: float) -> int:
         """How many samples were lost before this one, by how late it is."""
         self.overflows += 1
-        if self._expected is None:
-            return 0
-        late_s = first_s - self.clock.time_of(index)
+        late_s = 0.0 if self._expected is None else self.clock.late_s(index, frames, callback_s)
         if late_s < LOSS_S:
             return 0
         lost = round(late_s * self.rate_hz)

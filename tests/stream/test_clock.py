@@ -98,6 +98,21 @@ def test_adc_times_that_settle_late_leave_no_trace() -> None:
     assert fit.steps == 0
 
 
+def test_mostly_nonsense_adc_times_in_bursts_of_callbacks_leave_the_earliest_callbacks() -> None:
+    """PulseAudio through ALSA with a deep buffer: ages of -40 to 700 ms, blocks three at a time."""
+    rng = np.random.default_rng(5)
+    lateness = iter(np.tile([0.04, 0.02, 0.0003], 1000))
+    fit = DriftFit(RATE_HZ, limits=AdcLimits(latency_s=0.18))
+    end = feed(
+        fit,
+        seconds=20,
+        noise=lambda: float(next(lateness)),
+        adc_s=lambda begin_s, now_s: now_s - rng.uniform(-0.04, 0.7),
+    )
+    assert fit.time_of(end) == pytest.approx(1000.0003 + end / RATE_HZ, abs=0.001)
+    assert fit.drift_ppm == pytest.approx(0.0, abs=1.0)
+
+
 def test_hardware_latency_in_the_adc_time_is_believed() -> None:
     fit = DriftFit(RATE_HZ, limits=AdcLimits(latency_s=0.03))
     feed(fit, seconds=3, adc_s=lambda begin_s, now_s: begin_s - 0.05)
