@@ -372,7 +372,7 @@ class InferenceLoop:
             return
         begun_s = time.perf_counter()
         with self._interruptible():
-            recognized = self._recognizer.recognize([_media_window(w) for _, w, _ in seen])
+            recognized = self._recognizer.recognize([media_window(w) for _, w, _ in seen])
         for (state, window, ready_s), recognition in zip(seen, recognized, strict=True):
             label = self._publish_label(state, window, recognition, ready_s, begun_s)
             if self._reasoning_due(state):
@@ -509,7 +509,8 @@ class InferenceLoop:
             return not self._dynamic and all(state.finished or state.failed for state in states)
 
 
-def _media_window(window: Window) -> MediaWindow:
+def media_window(window: Window) -> MediaWindow:
+    """A windower's window as the model takes it."""
     return MediaWindow(
         source=window.source,
         keys=tuple(frame.key for frame in window.frames),

@@ -183,7 +183,6 @@ def _scores(
     inputs = processor(frames=frames, audio=audio).to(model.device)
     cache = DynamicCache(config=model.config)
     first = model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
-    length = inputs["input_ids"].shape[1]
     candidates = [_candidate(processor, label, model.config.answer_style) for label in labels]
     shared = 0
     while (
@@ -195,7 +194,7 @@ def _scores(
     for ids in candidates:
         tokens = torch.tensor([ids], device=model.device)
         rest = model(input_ids=tokens, past_key_values=cache, use_cache=True).logits
-        cache.crop(length)
+        cache.crop(-len(ids))
         logits: Tensor = torch.cat((first, rest[:, :-1]), 1)[0].float()
         picked = logits.log_softmax(-1).gather(1, tokens[0][:, None])[:, 0]
         totals.append(picked[shared:].sum())

@@ -1,0 +1,98 @@
+"""From a model's name on the command line to a recognizer that can be fed."""
+
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from emostream.errors import ConfigError
+from emostream.labels import DEFAULT_LABELS, validate_labels
+
+if TYPE_CHECKING:
+    from emostream.modeling import EmostreamForCausalLM
+    from emostream.processor import EmostreamProcessor
+    from emostream.recognizer import Recognizer
+
+TINY = "tiny"
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig:
+    """Which model answers, and what.
+
+    Attributes:
+        model: `tiny`, a checkpoint folder or a hub id.
+        device: torch device; None takes a CUDA GPU if there is one.
+        dtype: Of the parameters; None is bfloat16 on a GPU and float32 elsewhere.
+        labels: Label list.
+        audio_context_s: Seconds that audio is padded to; None is what the model was trained with.
+        max_new_tokens: Longest reasoned answer.
+        slots: Reasoned answers at once.
+    """
+
+    model: str = TINY
+    device: str | None = None
+    dtype: str | None = None
+    labels: tuple[str, ...] = DEFAULT_LABELS
+    audio_context_s: float | None = None
+    max_new_tokens: int = 256
+    slots: int = 8
+
+    def __post_init__(self) -> None:
+        validate_labels(self.labels)
+        if self.dtype is not None and self.dtype not in DTYPES:
+            raise ConfigError(f"--dtype {self.dtype}: wanted one of {', '.join(DTYPES)}.")
+
+    @property
+    def name(self) -> str:
+        """As published in every label; says so where the weights are random."""
+        if self.model == TINY and not ships_tiny():
+            return "tiny (random weights)"
+        return Path(self.model).name if Path(self.model).is_dir() else self.model
+
+
+def ships_tiny() -> bool:
+    """Whether this build holds trained weights of the tiny model."""
+    return files("emostream").joinpath("assets", TINY).is_dir()
+
+
+def load(config: ModelConfig) -> "tuple[EmostreamForCausalLM, EmostreamProcessor]":
+    """The model and its processor.
+
+    Raises:
+        ConfigError: The device cannot be had.
+        CheckpointError: The model cannot be loaded.
+    """
+    import torch
+
+    from emostream.checkpoints import load_model
+
+    device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError(f"--device {device}: {str(error).splitlines()[0]}") from error
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            f"--device {device}: torch {torch.__version__} finds no CUDA GPU here. Run `emostream doctor`, or use "
+            "--device cpu."
+        )
+    dtype = config.dtype or ("bfloat16" if found.type == "cuda" else "float32")
+    model, processor = load_model(config.model, found, getattr(torch, dtype))
+    processor.audio_context_s = config.audio_context_s
+    return model, processor
+
+
+def load_recognizer(config: ModelConfig) -> "Recognizer":
+    """The model behind both speeds; raises as `load` does."""
+    from emostream.recognizer import Recognizer
+
+    model, processor = load(config)
+    return Recognizer(
+        model,
+        processor,
+        labels=config.labels,
+        slots=config.slots,
+        max_new_tokens=config.max_new_tokens,
+    )
