@@ -85,8 +85,9 @@ def grid_frames(times_s: Sequence[float], first_k: int, num: int, step_s: float)
     """The frames of grid points first_k … first_k + num − 1: the newest frame in (t_j − step_s, t_j] for each.
 
     A grid point without a frame of its own repeats the frame of the point before it, however old that is; points
-    before the first frame of all take that first frame. Both are flagged. Frames later than the last grid point are
-    ignored, so that the choice is the same whether or not the future is known.
+    before the first one that has a frame take that one's. Both are flagged. Frames later than the last grid point are
+    ignored, so that the choice is the same whether or not the future is known; and no frame but the newest of a grid
+    point is ever chosen, so that it is the same when only those are known.
 
     Args:
         times_s: Frame times in seconds, not decreasing, on the clock whose zero the grid shares. To repeat a frame
@@ -103,5 +104,6 @@ def grid_frames(times_s: Sequence[float], first_k: int, num: int, step_s: float)
     newest = np.searchsorted(cells, points, side="right") - 1
     if newest[-1] < 0:
         return GridFrames(np.full(num, -1, dtype=np.int64), np.ones(num, dtype=np.bool_))
-    indices = np.maximum(newest, 0).astype(np.int64)
+    first = np.searchsorted(cells, cells[0], side="right") - 1
+    indices = np.maximum(newest, first).astype(np.int64)
     return GridFrames(indices, cells[indices] != points)
