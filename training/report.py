@@ -194,16 +194,18 @@ def _recall_plot(recall: Mapping[str, float | None], uar: float) -> Figure:
     values = [100 * (value or 0.0) for value in recall.values()]
     bars = axes.bar(labels, values, color=_BLUE, width=0.7)
     for bar, value in zip(bars, recall.values(), strict=True):
-        text = "no clips" if value is None else f"{100 * value:.0f}"
+        inside = value is not None and value > 0.1  # above the bar it would run into the UAR line
         axes.annotate(
-            text,
+            "no clips" if value is None else f"{100 * value:.0f}",
             (bar.get_x() + bar.get_width() / 2, bar.get_height()),
-            xytext=(0, 2),
+            xytext=(0, -4 if inside else 2),
             textcoords="offset points",
             ha="center",
+            va="top" if inside else "bottom",
+            color="white" if inside else "black",
             fontsize=9,
         )
-    axes.axhline(100 * uar, color="black", linewidth=1, linestyle="--")
+    axes.axhline(100 * uar, color="black", linewidth=1, linestyle="--", zorder=0)
     axes.annotate(
         f"UAR {100 * uar:.1f}",
         (1.0, 100 * uar),
@@ -237,6 +239,7 @@ def _reliability_plot(bins: Sequence[Mapping[str, float]], ece: float) -> Figure
         s=15 + 160 * counts / counts.max(),
         color=_BLUE,
         alpha=0.8,
+        clip_on=False,
         label="bin (area: clips)",
     )
     axes.set(xlim=(0, 103), ylim=(0, 103), xlabel="confidence, %", ylabel="accuracy, %")
