@@ -18,6 +18,9 @@ from emostream.media.reader import MediaReader
 from emostream.media.source import PacketSource
 from emostream.sampling import EDGE_S, segment_midpoint_indices
 
+#: Frames shown before a keyframe may be stored after it, though not by as much as this.
+REORDER_S = 2.0
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Clip:
@@ -161,15 +164,13 @@ def _index(path: str | Path, start_s: float, end_s: float | None) -> list[_Entry
         for order, packet in enumerate(source):
             if packet.size == 0:
                 continue
-            time_s = source.time_s(packet)
-            if packet.pts is None or time_s is None:
+            time_s = source.shown_s(packet)
+            if time_s is None:
                 return None
             if packet.is_keyframe or not keys:
                 keys.append((order, time_s))
-            if end_s is not None and packet.dts is not None:
-                ahead_s = float((packet.pts - packet.dts) * packet.time_base)
-                if time_s - ahead_s >= end_s:
-                    break
+            if end_s is not None and packet.is_keyframe and time_s >= end_s + REORDER_S:
+                break
             if packet.is_discard or time_s < start_s - EDGE_S:
                 continue
             if end_s is None or time_s < end_s - EDGE_S:

@@ -67,16 +67,19 @@ def open_container(
 
 
 def _open_message(source: str | Path, error: Any) -> str:
-    reason = error.strerror or type(error).__name__
-    detail = error.log[2].strip() if error.log else ""
-    if "moov atom not found" in detail:
+    if not isinstance(error, av.error.InvalidDataError):
+        return f"{source}: cannot be opened: {error.strerror or type(error).__name__}"
+    if not is_url(source) and _begins_as_mp4(Path(source)):
         return (
-            f"{source}: its index (moov) is missing, as when a recording or a copy is cut short; "
+            f"{source}: begins as MP4 but its index (moov) is missing, as when a recording or a copy is cut short; "
             "repair it with a tool such as untrunc, or record to MKV, which survives being cut"
         )
-    if isinstance(error, av.error.InvalidDataError):
-        return f"{source}: not a video or audio file that FFmpeg {av.ffmpeg_version_info} can read"
-    return f"{source}: cannot be opened: {reason}"
+    return f"{source}: not a video or audio file that FFmpeg {av.ffmpeg_version_info} can read"
+
+
+def _begins_as_mp4(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(8)[4:] == b"ftyp"
 
 
 def pick_stream(container: Any, kind: Modality) -> Any | None:

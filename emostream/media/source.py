@@ -1,5 +1,6 @@
 """Packets of files and URLs on one continuous clock, from a point in time on, and their decoding."""
 
+import heapq
 import threading
 import time
 from collections import deque
@@ -33,6 +34,32 @@ SEEK_FROM_S = 3.0
 SPLICE_S = 10.0
 #: Failures of the demuxer in a row after which the rest is given up.
 MAX_DEMUX_ERRORS = 32
+
+
+class _DecodingOrder:
+    """Presentation times of frames whose packets carry decoding times only.
+
+    So it is in AVI; the presentation times that FFmpeg makes up there are out of order where H.264 has B-frames.
+    Frames come out of a decoder in order of presentation, so each takes the earliest decoding time that is not taken.
+    """
+
+    def __init__(self) -> None:
+        self._times: list[int] = []  # a heap of those fed and not yet taken
+
+    def feed(self, packet: Any) -> None:
+        if packet.pts is None and packet.dts is not None:
+            heapq.heappush(self._times, packet.dts)
+
+    def lost(self, packet: Any) -> None:
+        if packet.dts in self._times:
+            self._times.remove(packet.dts)
+            heapq.heapify(self._times)
+
+    def next(self, held_back: int) -> int | None:
+        """The time of the frame that came out; the decoder holds back `held_back` packets at most after it."""
+        while len(self._times) > held_back + 1:
+            heapq.heappop(self._times)  # its packet gave no frame
+        return heapq.heappop(self._times) if self._times else None
 
 
 class PacketSource:
@@ -72,6 +99,7 @@ class PacketSource:
         self._offset_s = Fraction(0)  # added to timestamps to close up splices
         self._last_dts_s: dict[int, Fraction] = {}
         self._arrival_zero_s: float | None = None
+        self._decoding = _DecodingOrder()
         self._container = open_container(*self._open_args)
         try:
             self.info = describe(self._container, source)
@@ -81,6 +109,7 @@ class PacketSource:
             self._untimed = bool(
                 is_url(source) and "video" in self.streams and formats & UNTIMED_VIDEO
             )
+            self._no_pts = "avi" in formats
             self._may_splice = is_url(source) or bool(formats & SPLICED)
             if start_s >= SEEK_FROM_S and formats & EXACT_SEEK:
                 self._seek(start_s)
@@ -108,23 +137,41 @@ class PacketSource:
         return "video" if packet.stream is self.streams.get("video") else "audio"
 
     def time_s(self, frame: Any) -> float | None:
-        """Media time of a decoded frame or a packet, seconds; None if it has no timestamp."""
-        stamp = frame.pts if frame.pts is not None else frame.dts
-        return None if stamp is None else float(stamp * frame.time_base) - (self._zero_s or 0.0)
+        """Media time of a decoded frame, seconds; None if nothing tells it."""
+        return None if frame.pts is None else self._media_s(frame.pts, frame.time_base)
+
+    def shown_s(self, packet: Any) -> float | None:
+        """Media time at which a video packet's frame will be shown, seconds; None if the packet does not tell."""
+        stamp = packet.pts
+        if stamp is None and not self.streams["video"].codec_context.has_b_frames:
+            stamp = packet.dts
+        return None if stamp is None else self._media_s(stamp, packet.time_base)
+
+    def _media_s(self, stamp: int, time_base: Fraction) -> float:
+        return float(stamp * time_base) - (self._zero_s or 0.0)
 
     def decode(self, packet: Any) -> list[Any]:
         """The `av` frames that a packet completes, in order of presentation; none if it is damaged."""
         kind = self.modality(packet)
         if packet.is_corrupt:
             self.stats.decode_error(f"damaged {kind} packet")
+        order = self._decoding if kind == "video" else None
+        if order is not None:
+            order.feed(packet)
         try:
             with self._native:
-                return [] if self.stopped else list(packet.decode())
+                frames = [] if self.stopped else list(packet.decode())
         except av.error.EOFError:
             return []  # flushed twice
         except av.error.FFmpegError as error:
             self.stats.decode_error(f"{kind} does not decode: {error.strerror}")
+            if order is not None:
+                order.lost(packet)
             return []
+        for left, frame in zip(range(len(frames) - 1, -1, -1), frames, strict=True):
+            if frame.pts is None and order is not None:
+                frame.pts = order.next(left + packet.stream.codec_context.reorder_depth)
+        return frames
 
     def drain(self, kind: Modality) -> list[Any]:
         """The frames that a decoder still holds; it can go on at any keyframe after that."""
@@ -133,6 +180,7 @@ class PacketSource:
         flush.stream, flush.time_base = stream, stream.time_base
         frames = self.decode(flush)
         stream.codec_context.flush_buffers()
+        self._decoding = _DecodingOrder()
         return frames
 
     def __enter__(self) -> Self:
@@ -210,19 +258,19 @@ class PacketSource:
         waiting = {stream.index for stream in self.streams.values()}
         for packet in self._container.demux(list(self.streams.values())):
             self._peeked.append(packet)
-            if packet.pts is not None:
+            if packet.dts is not None:
                 waiting.discard(packet.stream_index)
             if not waiting or len(self._peeked) > 500:
                 return
 
     def _early_enough(self, start_s: float) -> bool:
         for kind, stream in self.streams.items():
-            timed = (p for p in self._peeked if p.stream is stream and p.pts is not None)
+            timed = (p for p in self._peeked if p.stream is stream and p.dts is not None)
             first = next(timed, None)
             if first is None:
                 continue  # the stream ended before the range
-            first_s = self.time_s(first)
-            assert first_s is not None
+            stamp = first.dts if first.pts is None else first.pts
+            first_s = self._media_s(stamp, first.time_base)
             if kind == "video" and not (first.is_keyframe and first_s <= start_s + EDGE_S):
                 return False
             if kind == "audio" and first_s > start_s - AUDIO_PREROLL_S / 2:
@@ -243,6 +291,8 @@ class PacketSource:
             return packet
         if packet.dts is None:
             return packet
+        if self._no_pts and self.modality(packet) == "video":
+            packet.pts = None
         dts_s = packet.dts * packet.time_base + self._offset_s
         if self._zero_s is None:
             self._zero_s = float(
