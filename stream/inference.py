@@ -250,7 +250,7 @@ class InferenceLoop:
                 windower.add_frame(event.time_s, event.rgb, event.mark_s)
             case Pcm():
                 state.uncredited += 1
-                windower.add_pcm(event.start_s, event.pcm)
+                windower.add_pcm(event.start_s, event.pcm, event.gap_samples)
             case Marked():
                 windower.mark(event.stream, event.time_s)
             case Ended():

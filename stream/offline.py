@@ -8,7 +8,7 @@ import dataclasses
 import math
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,8 @@ from emostream.modeling import EmostreamForCausalLM
 from emostream.processor import SAMPLE_RATE_HZ, EmostreamProcessor
 from emostream.sampling import grid_frames, grid_index, grid_time
 from stream.inference import InferenceConfig
-from stream.messages import Dropped, Label, Latency, Modalities, Presence, Window
+from stream.messages import Dropped, Label, Latency, Modalities, Presence, Window, encode
+from stream.recording import RecordingError
 from stream.rolling import Rolling
 
 SESSION = "infer"
@@ -116,6 +117,26 @@ def infer(
             )
             seq += 1
         index += config.hop_steps
+
+
+def write_labels(labels: Iterable[Label], out: Path) -> int:
+    """Write messages to a JSONL file, a line each; returns how many. `out` appears when it is complete.
+
+    Raises:
+        RecordingError: The file cannot be written.
+    """
+    partial = out.with_name(f".{out.name}.partial")
+    count = 0
+    try:
+        with partial.open("wb") as file:
+            for count, label in enumerate(labels, 1):
+                file.write(encode(label)[1] + b"\n")
+        partial.replace(out)
+    except OSError as error:
+        raise RecordingError(f"cannot write {out}: {error.strerror}.") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return count
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
