@@ -1,10 +1,7 @@
 """Cameras, local and network, through OpenCV: a capture process, and the `Camera` class it is made of."""
 
-import math
 import sys
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emostream.errors import DeviceTimeout
 from stream.camera_driver import (
     CameraConfig,
     FrameStamps,
@@ -22,7 +18,7 @@ from stream.camera_driver import (
 )
 from stream.capture_link import CaptureLink
 from stream.capture_process import capture_parser, run_capture
-from stream.device import CLOSE_WITHIN_S, Backoff, DeviceStatus, DriverCall, run_device
+from stream.device import CaptureDevice, run_device
 
 QUEUED_FRAMES = 8
 FAILED_GRAB_PAUSE_S = 0.02
@@ -42,7 +38,7 @@ class CameraFrame:
     rgb: NDArray[np.uint8]
 
 
-class Camera:
+class Camera(CaptureDevice[CameraFrame]):
     """One camera, read by a thread that always drains it, so that what it yields is never old.
 
     Loss is detected by time alone: OpenCV's return values mean different things on different
@@ -60,102 +56,46 @@ class Camera:
     def __init__(
         self, config: CameraConfig, *, wanted: Callable[[float], bool] | None = None
     ) -> None:
+        super().__init__(
+            name=f"camera {config.source}",
+            noun="picture",
+            lost_after_s=config.lost_after_s,
+            queued=QUEUED_FRAMES,
+        )
         self.config = config
         self._wanted = wanted
-        self._changed = threading.Condition()
-        self._frames: deque[CameraFrame] = deque(maxlen=QUEUED_FRAMES)
-        self._newest: CameraFrame | None = None
-        self._status = DeviceStatus(state="opening")
-        self._heard_s = 0.0  # when the camera last showed life
-        self._driver = DriverCall()
         self._still = StillPicture(config.frozen_after_s)
-        self._closing = threading.Event()
-        self._backoff = Backoff()
-        self._thread = threading.Thread(target=self._run, name="camera", daemon=True)
 
-    def __enter__(self) -> "Camera":
-        self._thread.start()
-        return self
+    @staticmethod
+    def _captured_s(item: CameraFrame) -> float:
+        return item.time_s
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self, timeout_s: float = CLOSE_WITHIN_S) -> bool:
-        """Release the camera; false if its driver did not let go within `timeout_s`."""
-        self._closing.set()
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
-
-    def read(self, timeout_ms: float) -> CameraFrame:
-        """Wait for the next picture that was not read before.
-
-        Raises:
-            DeviceTimeout: none came within `timeout_ms`; `status` says why.
-        """
-        with self._changed:
-            if not self._changed.wait_for(lambda: self._frames, timeout_ms / 1000):
-                raise DeviceTimeout(
-                    f"camera {self.config.source}: no picture within {timeout_ms:g} ms; "
-                    f"{self._status.detail or 'it is ' + self._status.state}"
-                )
-            return self._frames.popleft()
-
-    def latest(self, max_age_ms: float) -> CameraFrame:
-        """The newest picture, without waiting; it may have been read before.
-
-        Raises:
-            DeviceTimeout: there is none, or it was captured more than `max_age_ms` ago.
-        """
-        newest = self._newest
-        age_ms = math.inf if newest is None else 1000 * (time.perf_counter() - newest.time_s)
-        if newest is None or age_ms > max_age_ms:
-            raise DeviceTimeout(
-                f"camera {self.config.source}: wanted a picture of the last {max_age_ms:g} ms, "
-                f"the newest is {age_ms:.0f} ms old; it is {self.status().state}"
+    def _problem(self) -> str:
+        if self._still.frozen:
+            return (
+                f"{self._name}: the picture has not changed for {self.config.frozen_after_s:g} s; "
+                "it is frozen or covered (a still is accepted with --frozen-after-s 0)"
             )
-        return newest
-
-    def status(self) -> DeviceStatus:
-        """What the camera is doing; true to the deadline even while its driver blocks."""
-        with self._changed:
-            status, silent_s = self._status, time.perf_counter() - self._heard_s
-        if status.state == "live" and silent_s > self.config.lost_after_s:
-            return DeviceStatus(state="lost", detail=self._problem(), restarts=status.restarts)
-        return status
-
-    @property
-    def stuck(self) -> bool:
-        """Whether its driver hangs in a call; only a new process helps."""
-        return self._driver.stuck
+        return super()._problem()
 
     # The reader thread
 
     def _run(self) -> None:
         prepare_environment()
-        opened = 0
         while not self._closing.is_set():
             with self._driver:
                 capture, problem = open_capture(self.config)
             if capture is not None:
-                opened += 1
+                self._opened += 1
                 try:
-                    problem = self._drain(capture, restarts=opened - 1)
+                    problem = self._drain(capture)
                 finally:
                     with self._driver:
                         capture.release()
             if not self._closing.is_set():
-                self._retry(problem, restarts=max(0, opened - 1))
+                self._retry(problem)
 
-    def _retry(self, problem: str, *, restarts: int) -> None:
-        pause_s = self._backoff.next_s()
-        with self._changed:
-            known = self._status.state in ("lost", "retrying")
-            self._status = DeviceStatus(
-                state="retrying" if known else "lost", detail=problem, restarts=restarts
-            )
-        self._closing.wait(pause_s)
-
-    def _drain(self, capture: Any, *, restarts: int) -> str:
+    def _drain(self, capture: Any) -> str:
         """Read until the camera is lost, frozen or closed; returns what is wrong with it."""
         stamps = FrameStamps(capture, self.config)
         self._heard_s = time.perf_counter()
@@ -168,7 +108,7 @@ class Camera:
             if grabbed:
                 time_s = stamps.next(now_s)
                 if self._wanted is None or self._wanted(time_s):
-                    usable = self._take(capture, time_s, restarts)
+                    usable = self._take(capture, time_s)
                     if usable:
                         allowed_s = self.config.lost_after_s
                 if usable:
@@ -179,7 +119,7 @@ class Camera:
                 return self._problem()
         return "closed"
 
-    def _take(self, capture: Any, time_s: float, restarts: int) -> bool:
+    def _take(self, capture: Any, time_s: float) -> bool:
         """Decode the frame that was grabbed and offer it; false if it is broken or frozen."""
         with self._driver:
             decoded, picture = capture.retrieve()
@@ -187,24 +127,9 @@ class Camera:
             return False
         if self._still.add(picture, time_s):
             return False
-        frame = CameraFrame(time_s=time_s, rgb=to_rgb(picture))
         self._backoff.reset()
-        with self._changed:
-            self._status = DeviceStatus(state="live", restarts=restarts)
-            self._newest = frame
-            self._frames.append(frame)
-            self._changed.notify_all()
+        self._publish([CameraFrame(time_s=time_s, rgb=to_rgb(picture))])
         return True
-
-    def _problem(self) -> str:
-        """Why the camera counts as lost; the same words each time, as every change is reported."""
-        if self._still.frozen:
-            return (
-                f"camera {self.config.source}: the picture has not changed for "
-                f"{self.config.frozen_after_s:g} s; it is frozen or covered (a still is accepted "
-                "with --frozen-after-s 0)"
-            )
-        return f"camera {self.config.source}: no picture for {self.config.lost_after_s:g} s"
 
 
 class StillPicture:

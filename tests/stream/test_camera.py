@@ -118,7 +118,7 @@ def test_killed_camera_is_lost_and_is_back_after_its_restart() -> None:
         assert "does not answer" in camera.status().detail
         with pytest.raises(DeviceTimeout, match="no picture within 0 ms"):
             camera.read(timeout_ms=0)
-        with pytest.raises(DeviceTimeout, match="wanted a picture of the last 100 ms"):
+        with pytest.raises(DeviceTimeout, match="wanted picture of the last 100 ms"):
             camera.latest(max_age_ms=100)
         server.start()
         before_s = time.perf_counter()
