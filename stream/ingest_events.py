@@ -54,7 +54,11 @@ class Marked:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StateChanged:
-    """What a device is doing; drops and restarts are cumulative over every process of the source."""
+    """What a device is doing.
+
+    Drops and restarts are cumulative over every process that has served the stream; a new process counts as a restart,
+    as the reopening of a device does.
+    """
 
     source: str
     stream: Stream
