@@ -82,7 +82,8 @@ def read_manifest(path: str | Path, labels: Sequence[str] | None = None) -> list
 
     Args:
         path: The JSONL file.
-        labels: Where given, every row's label must spell one of these, and takes that spelling.
+        labels: Where given, every label must spell one of these, and takes that spelling; a row
+            without a label stays without.
 
     Raises:
         ConfigError: The file is missing or empty, or a line is not a row; the message names file
@@ -162,7 +163,7 @@ def _row(line: str, folder: Path, labels: Sequence[str] | None) -> Row:
     if not value["path"]:
         raise ConfigError("path is empty")
     label = value.get("label")
-    if labels is not None:
+    if labels is not None and label is not None:
         label = _in_labels(label, labels)
     cues = value.get("cues")
     return Row(
@@ -175,8 +176,8 @@ def _row(line: str, folder: Path, labels: Sequence[str] | None) -> Row:
     )
 
 
-def _in_labels(label: str | None, labels: Sequence[str]) -> str:
-    known = None if label is None else canonical_label(label, labels)
+def _in_labels(label: str, labels: Sequence[str]) -> str:
+    known = canonical_label(label, labels)
     if known is None:
         raise ConfigError(f"unknown label {label!r}; wanted one of {', '.join(labels)}")
     return known

@@ -1,9 +1,13 @@
-"""Real media files for tests: small, decodable, made with PyAV."""
+"""Small real clips: one second, 64×48, mpeg4 and AAC unless the container asks for others."""
 
 from pathlib import Path
 
-import av
 import numpy as np
+from numpy.typing import NDArray
+
+from tests.media_factory import Audio, Video, tone, write_media
+
+SOUND_CODECS = {".wav": "pcm_s16le", ".mp3": "libmp3lame"}
 
 
 def write_clip(
@@ -11,37 +15,29 @@ def write_clip(
     *,
     seconds: float = 1.0,
     video: bool = True,
-    audio: np.ndarray | bool = True,
+    audio: bool = True,
+    pcm: NDArray[np.floating] | None = None,
     brightness: int = 90,
 ) -> Path:
-    """Write a clip: 64×48 video at 10 fps (mpeg4), mono AAC at 16 kHz or the samples given."""
+    """Write a clip whose pictures brighten slowly; `pcm` (S,) is its sound at 16 kHz, or a tone."""
+
+    def picture(number: int, time_s: float, size: tuple[int, int]) -> NDArray[np.uint8]:
+        return np.full((size[1], size[0], 3), (brightness + 3 * number) % 256, np.uint8)
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    pcm = _tone(seconds) if audio is True else audio
-    with av.open(str(path), "w") as container:
-        if video:
-            stream = container.add_stream("flv" if path.suffix == ".flv" else "mpeg4", rate=10)
-            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        if pcm is not False:
-            codec = {".flv": "aac", ".wav": "pcm_s16le", ".mp3": "mp3"}.get(path.suffix, "aac")
-            sound = container.add_stream(codec, rate=16_000, layout="mono")
-        if video:
-            for i in range(round(10 * seconds)):
-                image = np.full((48, 64, 3), (brightness + 3 * i) % 256, np.uint8)
-                frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-                frame.pts = i
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode())
-        if pcm is not False:
-            samples = (np.clip(pcm, -1, 1) * 32767).astype(np.int16)[None, :]
-            for start in range(0, samples.shape[1], 1024):
-                chunk = np.ascontiguousarray(samples[:, start : start + 1024])
-                frame = av.AudioFrame.from_ndarray(chunk, format="s16", layout="mono")
-                frame.sample_rate, frame.pts = 16_000, start
-                container.mux(sound.encode(frame))
-            container.mux(sound.encode())
-    return path
-
-
-def _tone(seconds: float) -> np.ndarray:
-    t = np.arange(round(seconds * 16_000)) / 16_000
-    return 0.2 * np.sin(2 * np.pi * 220 * t)
+    seconds = seconds if pcm is None else len(pcm) / 16_000
+    codec = "flv1" if path.suffix == ".flv" else "mpeg4"
+    return write_media(
+        path,
+        Video(duration_s=seconds, fps=10, size=(64, 48), codec=codec, picture=picture)
+        if video
+        else None,
+        Audio(
+            duration_s=seconds,
+            rate_hz=16_000,
+            codec=SOUND_CODECS.get(path.suffix, "aac"),
+            sound=tone() if pcm is None else lambda times_s: pcm[: len(times_s)],
+        )
+        if audio
+        else None,
+    )
