@@ -1,5 +1,6 @@
 """Opening files and URLs with FFmpeg, choosing their streams, and describing them."""
 
+import errno
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -67,6 +68,11 @@ def open_container(
 
 
 def _open_message(source: str | Path, error: Any) -> str:
+    cut = isinstance(error, av.error.EOFError) or (
+        error.errno == errno.EIO and not is_url(source)  # Matroska's word for it
+    )
+    if cut:
+        return f"{source}: ends before it has said what it holds; record or copy it again"
     if not isinstance(error, av.error.InvalidDataError):
         return f"{source}: cannot be opened: {error.strerror or type(error).__name__}"
     if not is_url(source) and _begins_as_mp4(Path(source)):

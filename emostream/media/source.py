@@ -30,8 +30,10 @@ SPLICED = frozenset(("mpegts", "hls", "rtsp", "rtp", "sdp", "flv", "live_flv", "
 AUDIO_PREROLL_S = 1.0
 #: A range that starts earlier than this is reached by decoding from the start.
 SEEK_FROM_S = 3.0
-#: A jump of timestamps beyond this is a splice, not a gap (the ffmpeg command has the same threshold).
+#: A jump forward beyond this is a splice, not a gap (the ffmpeg command has the same threshold).
 SPLICE_S = 10.0
+#: Decoding times never go back in one recording; this much is allowed for rounding and reordering by networks.
+SPLICE_BACK_S = 0.5
 #: Failures of the demuxer in a row after which the rest is given up.
 MAX_DEMUX_ERRORS = 32
 
@@ -97,7 +99,7 @@ class PacketSource:
         self._native = threading.RLock()
         self._peeked: deque[Any] = deque()
         self._offset_s = Fraction(0)  # added to timestamps to close up splices
-        self._last_dts_s: dict[int, Fraction] = {}
+        self._next_dts_s: dict[int, Fraction] = {}
         self._arrival_zero_s: float | None = None
         self._decoding = _DecodingOrder()
         self._container = open_container(*self._open_args)
@@ -299,12 +301,13 @@ class PacketSource:
                 (packet.dts if packet.pts is None else packet.pts) * packet.time_base
             )
         if self._may_splice:
-            jump_s = dts_s - self._last_dts_s.get(packet.stream_index, dts_s)
-            if abs(jump_s) > SPLICE_S:
+            jump_s = dts_s - self._next_dts_s.get(packet.stream_index, dts_s)
+            if not -SPLICE_BACK_S <= jump_s <= SPLICE_S:
                 self._offset_s -= jump_s
                 dts_s -= jump_s
                 self.stats.splices += 1
-            self._last_dts_s[packet.stream_index] = dts_s
+            duration_s = (packet.duration or 0) * packet.time_base
+            self._next_dts_s[packet.stream_index] = dts_s + duration_s
             if self._offset_s:
                 ticks = round(self._offset_s / packet.time_base)
                 packet.dts += ticks

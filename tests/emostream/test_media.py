@@ -411,6 +411,32 @@ def test_late_streams_keep_their_offset(
     assert audio.missing_samples == round(info.audio.start_s * 16_000)
 
 
+@pytest.mark.parametrize("second_s", [0.0, 500.0])
+def test_joined_recordings_go_on(tmp_path: Path, second_s: float) -> None:
+    """Two transport streams one after the other: the clock of the second starts over, or far ahead."""
+    parts = [
+        flash_and_beep(
+            tmp_path / f"{start_s}-{n}.ts",
+            start_s + 1.0,
+            Video(start_s=start_s),
+            Audio(start_s=start_s),
+        )
+        for n, start_s in enumerate((0.0, second_s))
+    ]
+    path = tmp_path / "joined.ts"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    got = read_all(path)
+    assert len(got.frames) == pytest.approx(100, abs=3)
+    assert got.stats.splices == 1
+    assert got.frames[-1].time_s == pytest.approx(4.0, abs=0.15)
+    bright_s = [frame.time_s for frame in got.frames if frame.rgb.mean() > 127]
+    pcm = joined(got.chunks)
+    assert onset_s(pcm) == pytest.approx(bright_s[0], abs=0.005)
+    second = 2.5 + onset_s(pcm[40_000:])
+    assert second == pytest.approx(next(t for t in bright_s if t > 2.5), abs=0.03)
+    assert got.stats.gap_samples < 1600
+
+
 def test_missing_streams_are_absent_and_named(tmp_path: Path) -> None:
     silent = write_media(tmp_path / "silent.mp4", Video())
     clip = load_clip(silent)
