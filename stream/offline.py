@@ -129,8 +129,9 @@ def write_labels(labels: Iterable[Label], out: Path) -> int:
     count = 0
     try:
         with partial.open("wb") as file:
-            for count, label in enumerate(labels, 1):
+            for label in labels:
                 file.write(encode(label)[1] + b"\n")
+                count += 1
         partial.replace(out)
     except OSError as error:
         raise RecordingError(f"cannot write {out}: {error.strerror}.") from error
