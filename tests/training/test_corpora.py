@@ -5,10 +5,12 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from emostream.errors import ConfigError
 from tests.training.clips import write_clip
+from tests.training.test_claims_measure import voice
 from training.corpora.candidates import ClipFinder, Options, Skipped
 from training.corpora.emer import single_label, split_emotions
 from training.corpora.index import READERS, index
@@ -497,4 +499,18 @@ def test_progress_counts_every_clip(put):
     folder = put(*(f"Actor_01/01-01-0{e}-01-01-01-01.mp4" for e in range(1, 6)))
     seen = []
     index("ravdess", folder, folder / "m.jsonl", on_progress=lambda *at: seen.append(at))
-    assert seen == [(n, 5) for n in range(1, 6)]
+    assert seen == [("clips opened", n, 5) for n in range(1, 6)]
+
+
+def test_voices_can_be_measured_while_indexing(tmp_path):
+    for statement, f0_hz in enumerate((120.0, 125.0, 240.0), 1):
+        name = f"Actor_01/01-01-{(1, 1, 5)[statement - 1]:02d}-01-{statement:02d}-01-01.mp4"
+        write_clip(tmp_path / name, pcm=voice(f0_hz, seconds=1.5))
+    write_clip(tmp_path / "Actor_01" / "01-01-05-02-02-01-01.mp4", pcm=np.zeros(16_000))
+    write_clip(tmp_path / "Actor_03" / "01-01-05-02-02-01-03.mp4")
+    report = index("ravdess", tmp_path, tmp_path / "m.jsonl", measure_voice=True)
+    cues = [r.cues and r.cues.voice for r in read_manifest(tmp_path / "m.jsonl")]
+    assert cues[3:] == [None, None]
+    assert cues[0]["pitch"] < 0.5 < cues[2]["pitch"]
+    assert "voice cues measured for 3; not for 1 without a known" in "\n".join(report.lines())
+    assert report.measured.without_voice == 1

@@ -5,12 +5,14 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from emostream.errors import ConfigError, MediaError
 from emostream.labels import canonical_label
 from emostream.media import MediaInfo, probe
+from training.claims.measured_cues import MeasuredRows, with_measured_voice
 from training.corpora import conversations, cremad, dfew, emer, folder, mafw, ravdess
 from training.corpora.candidates import Candidate, Options, Skipped
 from training.manifest import Row, count_labels, write_manifest
@@ -44,6 +46,7 @@ class Report:
         without: Modality -> clips that lack it but are kept.
         actors: Split -> number of known actors.
         shared_actors: Actors that are in more than one split: a test on them is not of strangers.
+        measured: What measuring voices found, where it was asked for.
     """
 
     manifest: Path
@@ -53,6 +56,7 @@ class Report:
     without: dict[str, tuple[str, ...]] = field(default_factory=dict)
     actors: dict[str, int] = field(default_factory=dict)
     shared_actors: tuple[str, ...] = ()
+    measured: MeasuredRows | None = None
 
     def lines(self) -> Iterator[str]:
         """Yield the report as text for a terminal."""
@@ -70,6 +74,12 @@ class Report:
             yield f"  kept {len(kept)} without {modality}: {_some(kept)}"
         if self.shared_actors:
             yield f"  warning: actors in more than one split: {_some(self.shared_actors)}"
+        if self.measured is not None:
+            yield (
+                f"  voice cues measured for {self.measured.measured}; not for "
+                f"{self.measured.without_actor} without a known speaker of enough clips, "
+                f"{self.measured.without_voice} without a voice"
+            )
         if self.skipped:
             yield f"  all skipped clips: {self.skipped_path}"
 
@@ -85,7 +95,8 @@ def index(
     out: str | Path,
     options: Options | None = None,
     *,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    measure_voice: bool = False,
+    on_progress: Callable[[str, int, int], None] = lambda step, done, total: None,
 ) -> Report:
     """Index a corpus: read its lists, open every clip, write the manifest.
 
@@ -97,7 +108,8 @@ def index(
         directory: The corpus's folder (for conversations and folder also the one file).
         out: The manifest to write; the skipped clips are listed beside it.
         options: What to take.
-        on_progress: Called with the number of clips opened so far, and of all.
+        measure_voice: Also measure voice cues with Praat, speaker by speaker.
+        on_progress: Called with a step's name, the number of clips done in it, and of all.
 
     Raises:
         ConfigError: The kind is unknown, the folder is not such a corpus, a label is unknown, or no
@@ -118,13 +130,17 @@ def index(
         else:
             listed.append(found)
     listed = list(_once(listed, skipped))
-    rows, without = _opened(listed, skipped, on_progress)
+    rows, without = _opened(listed, skipped, partial(on_progress, "clips opened"))
     if not rows:
         reasons = Counter(skip.reason.partition(": ")[0] for skip in skipped)
         account = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
         raise ConfigError(
             f"{directory}: no clip of {kind} can be used; {account or 'none is listed'}"
         )
+    measured = None
+    if measure_voice:
+        measured = with_measured_voice(rows, on_progress=partial(on_progress, "voices measured"))
+        rows = list(measured.rows)
     rows.sort(key=lambda row: (row.split, row.path, row.start_s))
     write_manifest(out, rows)
     actors = _actors(rows)
@@ -136,6 +152,7 @@ def index(
         without=without,
         actors={split: len(names) for split, names in actors.items()},
         shared_actors=_shared(actors),
+        measured=measured,
     )
     _write_skipped(report)
     return report

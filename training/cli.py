@@ -1,0 +1,258 @@
+"""The `emostream-train` command. Nothing heavy is imported until a subcommand needs it."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from emostream.errors import ConfigError, EmostreamError
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a subcommand; a user's error is one line on stderr and exit code 2."""
+    options = _parser().parse_args(argv)
+    logging.basicConfig(
+        level=logging.DEBUG if options.verbose else logging.WARNING,
+        format="%(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    try:
+        options.handler(options)
+    except EmostreamError as error:
+        print(f"emostream-train: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        print("emostream-train: interrupted; the same command continues", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="emostream-train", description="Corpora, training and evaluation of emotion models."
+    )
+    parser.add_argument("--verbose", action="store_true", help="log what happens to stderr")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    corpus = commands.add_parser("corpus", help="make or index a corpus of labelled clips")
+    kinds = corpus.add_subparsers(metavar="COMMAND", required=True)
+    _add_synth(_command(kinds, "synth", _synth, "render a corpus of synthetic actors"))
+    _add_index(_command(kinds, "index", _index, "turn a published corpus into a manifest"))
+    _add_eval(_command(commands, "eval", _eval, "evaluate a model on a manifest's clips"))
+    return parser
+
+
+def _command(
+    parent: Any, name: str, handler: Callable[[argparse.Namespace], None], text: str
+) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = parent.add_parser(
+        name, help=text, description=text[0].upper() + text[1:] + "."
+    )
+    command.set_defaults(handler=handler)
+    return command
+
+
+def _add_synth(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, required=True, metavar="D")
+    parser.add_argument("--clips", type=int, required=True, metavar="N")
+    parser.add_argument("--seed", type=int, required=True, metavar="S")
+    parser.add_argument("--split", choices=("train", "test", "ood"), default="train")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes; one a CPU by default")
+
+
+def _add_index(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "kind",
+        metavar="KIND",
+        help="dfew, mafw, ravdess, crema-d, emer, mer2025, conversations, or folder (with a CSV)",
+    )
+    parser.add_argument("dir", type=Path, metavar="DIR", help="where the corpus is unpacked")
+    parser.add_argument("--out", type=Path, required=True, metavar="M.jsonl")
+    parser.add_argument("--fold", type=int, default=1, help="which fold is the test set (1 to 5)")
+    parser.add_argument("--split", help="put every clip into this split")
+    parser.add_argument("--labels", type=_list, metavar="A,B", help="keep only these labels")
+    parser.add_argument(
+        "--rename",
+        type=_renaming,
+        action="append",
+        default=[],
+        metavar="A=B",
+        help="count label A as B, e.g. calm=neutral; may be repeated",
+    )
+    parser.add_argument(
+        "--clips", metavar="FOLDER", help="folder of the clips, if there are copies"
+    )
+    parser.add_argument(
+        "--measure-voice", action="store_true", help="add voice cues, measured with Praat"
+    )
+
+
+def _add_eval(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, metavar="M", help="tiny, a folder or a hub id")
+    parser.add_argument("--manifest", type=Path, required=True, metavar="F.jsonl")
+    parser.add_argument("--out", type=Path, required=True, metavar="D")
+    parser.add_argument("--split", help="only this split; by default all but train")
+    parser.add_argument("--labels", type=_list, metavar="A,B", help="label set (default: DFEW's)")
+    parser.add_argument("--limit", type=int, metavar="N", help="a random sample of so many clips")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
+    parser.add_argument("--batch-size", type=int, default=8, metavar="N")
+    parser.add_argument("--max-new-tokens", type=int, default=256, metavar="N")
+    parser.add_argument("--no-reasoning", action="store_true", help="score labels only")
+    parser.add_argument(
+        "--conditions",
+        type=_list,
+        metavar="A,B",
+        help="of both, video, audio, shuffled_audio (default: all)",
+    )
+    parser.add_argument("--instruction", help="question of the prompt")
+    parser.add_argument("--seed", type=int, default=0, help="of samples and shuffled sound")
+
+
+def _list(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _renaming(text: str) -> tuple[str, str]:
+    before, equals, after = (part.strip() for part in text.partition("="))
+    if not (before and equals and after):
+        raise argparse.ArgumentTypeError(f"wanted A=B, found {text!r}")
+    return before, after
+
+
+def _synth(options: argparse.Namespace) -> None:
+    from training.synth.command import synth
+
+    report = synth(options.out, options.clips, options.seed, options.split, options.workers)
+    rate = report.written / report.elapsed_s if report.elapsed_s else 0.0
+    print(
+        f"{report.manifest}: {report.clips} clips, {report.written} rendered at {rate:.1f} a "
+        f"second on {report.workers} processes, {report.kept} kept, {report.bytes / 1e6:.1f} MB"
+    )
+
+
+def _index(options: argparse.Namespace) -> None:
+    from training.corpora.candidates import Options
+    from training.corpora.index import index
+
+    chosen = Options(
+        fold=options.fold,
+        split=options.split,
+        labels=options.labels,
+        rename=dict(options.rename),
+        clips=options.clips,
+    )
+    with _progress() as step:
+        report = index(
+            options.kind,
+            options.dir,
+            options.out,
+            chosen,
+            measure_voice=options.measure_voice,
+            on_progress=step,
+        )
+    for line in report.lines():
+        print(line)
+
+
+def _eval(options: argparse.Namespace) -> None:
+    from emostream.labels import DEFAULT_LABELS
+    from training.manifest import Row, read_manifest
+
+    labels = options.labels or DEFAULT_LABELS
+    rows: list[Row] = read_manifest(options.manifest, labels)
+    splits = sorted({row.split for row in rows})
+    if options.split:
+        rows = [row for row in rows if row.split == options.split]
+    else:
+        rows = [row for row in rows if row.split != "train"]
+    if not rows:
+        raise ConfigError(
+            f"{options.manifest}: no rows to evaluate in split {options.split or 'other than train'}"
+            f"; it has {', '.join(splits)}; choose one with --split"
+        )
+    if options.limit is not None:
+        rows = _sample(rows, options.limit, options.seed)
+
+    import torch
+
+    from emostream import load_model
+    from training.evaluate import EvalSettings, evaluate
+    from training.results import CONDITIONS
+
+    settings = EvalSettings(
+        labels=labels,
+        reasoning=not options.no_reasoning,
+        conditions=options.conditions or CONDITIONS,
+        batch_size=options.batch_size,
+        max_new_tokens=options.max_new_tokens,
+        seed=options.seed,
+        instruction=options.instruction,
+    )
+    model, processor = load_model(options.model, options.device, getattr(torch, options.dtype))
+    with _progress() as step:
+        result = evaluate(
+            model,
+            processor,
+            rows,
+            options.out,
+            settings,
+            model_name=options.model,
+            manifest_name=options.manifest.name,
+            on_progress=lambda done, total: step("clips evaluated", done, total),
+        )
+    print(
+        f"{options.out / 'report.md'}: WAR {100 * result['war']:.1f}, UAR {100 * result['uar']:.1f}"
+        f" on {result['clips']} clips"
+        + (f", {sum(result['skipped'].values())} skipped" if result["skipped"] else "")
+    )
+
+
+def _sample(rows: list[Any], limit: int, seed: int) -> list[Any]:
+    import random
+
+    if limit < 1:
+        raise ConfigError(f"eval: --limit is {limit}; wanted 1 or more")
+    chosen = random.Random(seed).sample(range(len(rows)), min(limit, len(rows)))
+    return [rows[i] for i in sorted(chosen)]
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Show named steps with rate and time left on stderr."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        tasks: dict[str, Any] = {}
+
+        def step(name: str, done: int, total: int) -> None:
+            if name not in tasks:
+                tasks[name] = progress.add_task(name, total=total)
+            progress.update(tasks[name], completed=done, total=total)
+
+        yield step
+
+
+if __name__ == "__main__":
+    sys.exit(main())
