@@ -5,19 +5,15 @@ stored inside it, in folders that the config names, in folders of the same name 
 `emostream.parts` says in which order they are looked for.
 """
 
-import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import BertTokenizer, GenerationConfig, Qwen2Tokenizer, WhisperFeatureExtractor
 from transformers.initialization import no_init_weights
@@ -26,19 +22,24 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 from emostream.configuration import EmostreamConfig
 from emostream.errors import CheckpointError, ConfigError
 from emostream.modeling import EmostreamForCausalLM
-from emostream.parts import PARTS, Part, find_folder, hub_folder
+from emostream.parts import HUB_ERRORS, PARTS, Part, fetch, find_folder, hub_folder
 from emostream.processor import EmostreamProcessor
+from emostream.tokenizer_files import read_tokenizer
+from emostream.weights import (
+    read_json,
+    read_tensors,
+    tensor_names,
+    weight_files,
+    write_weights,
+)
 
 logger = logging.getLogger(__name__)
 
 #: The trained model that ships in the package, once `make tiny` has made it.
 TINY_FOLDER = Path(__file__).with_name("assets") / "tiny"
 
-#: File types that a checkpoint may need; weights in any other format are never fetched.
-HUB_PATTERNS = ["*.safetensors", "*.json", "*.txt", "*.model"]
-
-#: Largest safetensors file written; a 7B checkpoint becomes several with an index.
-MAX_SHARD_BYTES = 5_000_000_000
+#: What is fetched of a BERT of which only the vocabulary is wanted.
+VOCABULARY_PATTERNS = ("tokenizer*.json", "vocab.txt", "special_tokens_map.json")
 
 
 def load_model(
@@ -72,34 +73,45 @@ def load_model(
                 "tiny: this build ships no trained weights; running the preset with random ones"
             )
             model, processor = from_preset("tiny")
-            return model.to(device=device, dtype=dtype).eval(), processor
+            for parameter in model.parameters():  # and no buffers: rotary frequencies stay float32
+                parameter.data = parameter.data.to(dtype)
+            return model.to(device).eval(), processor
         path_or_id = TINY_FOLDER
     overrides = _check_overrides(towers)
     root = checkpoint_folder(path_or_id)
-    files = _weight_files(root)
-    index = _index(files)
-    inside = {part.name for part in PARTS if any(key.startswith(part.prefix) for key in index)}
-    config = _load_config(root, inside, overrides)
+    published = _read_config(root)
+    stored = {file: tensor_names(file) for file in weight_files(root)}
+    inside = {
+        part.name
+        for part in PARTS
+        if any(name.startswith(part.prefix) for names in stored.values() for name in names)
+    }
+    config = EmostreamConfig.from_dict(
+        published, inside=inside, towers=overrides, name_or_path=str(root)
+    )
     model = _skeleton(config, dtype)
-    wanted = model.state_dict()
+    wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
     if config.tie_word_embeddings:
         wanted.pop("lm_head.weight")
 
-    sources: list[tuple[Path, dict[str, str]]] = [
-        (file, {key: key for key, owner in index.items() if owner == file}) for file in files
-    ]
+    sources = [(file, {name: name for name in names}) for file, names in stored.items()]
+    homes = {}
     for part in PARTS:
         if part.name not in inside:
-            sources += _outside_sources(part, config, root, overrides.get(part.name))
+            homes[part.prefix] = _weights_folder(part, config, root, overrides.get(part.name))
+            for file in weight_files(homes[part.prefix]):
+                renamed = {name: part.rename(name) for name in tensor_names(file)}
+                sources.append((file, {name: ours for name, ours in renamed.items() if ours}))
     state: dict[str, Tensor] = {}
     unused: dict[str, Tensor] = {}
     for file, names in sources:
-        for name, tensor in _read(file, names, wanted):
+        for name, tensor in read_tensors(file, names, wanted):
+            # Copies: what was read is a view of the file, which somebody may write again while the model lives.
             if name in wanted:
-                state[name] = tensor.to(dtype)
+                state[name] = tensor.to(device=device, dtype=dtype, copy=True)
             elif name != "lm_head.weight":
-                unused[name] = tensor
-    _refuse_missing(sorted(wanted.keys() - state.keys()), root)
+                unused[name] = tensor.clone()
+    _refuse_missing(sorted(wanted.keys() - state.keys()), root, homes)
     # `assign` keeps the tensors just read instead of copying them into a second allocation.
     model.load_state_dict(state, strict=False, assign=True)
     model.tie_weights()
@@ -107,7 +119,9 @@ def load_model(
     config.dtype = dtype
     config.name_or_path = str(path_or_id)
     if (root / "generation_config.json").is_file():
-        model.generation_config = GenerationConfig.from_pretrained(root)
+        model.generation_config = GenerationConfig.from_dict(
+            read_json(root / "generation_config.json")
+        )
     processor = _build_processor(config, root, overrides)
     return model.to(device).eval(), processor
 
@@ -127,43 +141,39 @@ def save_model(
     Raises:
         CheckpointError: `path` exists and is no checkpoint folder, or it cannot be written.
     """
-    path = Path(path)
-    if path.exists() and any(path.iterdir()) and not (path / "config.json").is_file():
+    path = Path(path).expanduser().resolve()
+    if not _may_write(path):
         raise CheckpointError(
-            f"save_model: {path} exists and holds something that is no checkpoint. Choose another folder."
+            f"save_model: {path} exists and is no checkpoint of this family. Choose another folder."
         )
     config = model.config
     config.dtype = model.dtype
+    staging: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    except OSError as error:
-        raise CheckpointError(f"save_model: cannot write beside {path}: {error}") from error
-    try:
-        _write_json(staging / "config.json", config.to_published_dict())
-        for part in PARTS:
-            folder = staging / Path(getattr(config, part.config_key)).name
-            folder.mkdir()
-            _write_json(folder / "config.json", getattr(config, part.sub_config).to_dict())
-        model.generation_config.save_pretrained(staging)
+        config.save_pretrained(staging)
+        # Not `save_pretrained`, which refuses combinations that published files do have.
+        model.generation_config.to_json_file(staging / "generation_config.json")
         processor.save_pretrained(staging)
-        _write_weights(staging, _tensors_to_save(model))
+        write_weights(staging, _tensors_to_save(model))
         staging.chmod(0o755)
-        if path.exists():
-            shutil.rmtree(path)
-        staging.rename(path)
+        _put_in_place(staging, path)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"save_model: cannot write {path}: {error}") from error
+        raise CheckpointError(
+            f"save_model: cannot write {path}: {error}. Nothing was changed; free the space or choose another folder."
+        ) from error
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        if staging is not None:
+            shutil.rmtree(staging, ignore_errors=True)
     return path
 
 
 def load_processor(path_or_id: str | Path) -> EmostreamProcessor:
     """The processor of a checkpoint, without its weights."""
     root = checkpoint_folder(path_or_id)
-    inside = {part.name for part in PARTS}
-    return _build_processor(_load_config(root, inside, {}), root, {})
+    config = EmostreamConfig.from_dict(_read_config(root), name_or_path=str(root))
+    return _build_processor(config, root, {})
 
 
 def checkpoint_folder(path_or_id: str | Path) -> Path:
@@ -181,8 +191,8 @@ def checkpoint_folder(path_or_id: str | Path) -> Path:
             f"load_model: {text} is neither a folder nor a hub id (owner/name). Name the folder that holds config.json."
         )
     try:
-        return Path(snapshot_download(text, allow_patterns=HUB_PATTERNS))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        return fetch(text)
+    except HUB_ERRORS as error:
         raise CheckpointError(
             f"load_model: {text} is no folder here and the hub does not give it ({type(error).__name__}). Check the id "
             "and the network, or download it once elsewhere and name its folder."
@@ -190,7 +200,7 @@ def checkpoint_folder(path_or_id: str | Path) -> Path:
 
 
 def _check_overrides(towers: Mapping[str, str | Path] | None) -> dict[str, Path]:
-    overrides = {name: Path(folder) for name, folder in (towers or {}).items()}
+    overrides = {name: Path(folder).expanduser() for name, folder in (towers or {}).items()}
     for name, folder in overrides.items():
         if name not in {part.name for part in PARTS}:
             raise ConfigError(
@@ -198,77 +208,25 @@ def _check_overrides(towers: Mapping[str, str | Path] | None) -> dict[str, Path]
             )
         if not (folder / "config.json").is_file():
             raise CheckpointError(
-                f"load_model: the {name} tower's folder {folder} has no config.json."
+                f"load_model: {folder / 'config.json'} of the {name} tower is missing. Name the folder that holds it."
             )
     return overrides
 
 
-def _weight_files(root: Path) -> list[Path]:
-    index = root / "model.safetensors.index.json"
-    if index.is_file():
-        names = sorted(set(_read_json(index)["weight_map"].values()))
-        files = [root / name for name in names]
-    else:
-        files = [root / "model.safetensors"]
-    for file in files:
-        if file.is_file():
-            continue
-        other = sorted(p.name for p in root.iterdir() if p.suffix in {".bin", ".pt", ".pth"})
-        if other:
-            raise CheckpointError(
-                f"load_model: {root} holds {other[0]} but no {file.name}. Only safetensors are loaded; convert it with "
-                "safetensors' convert tool."
-            )
-        raise CheckpointError(
-            f"load_model: {file} is missing. A checkpoint is a folder with config.json and model.safetensors."
-        )
-    return files
-
-
-def _index(files: list[Path]) -> dict[str, Path]:
-    """Tensor name -> file that holds it."""
-    return {key: file for file in files for key in _keys(file)}
-
-
-def _keys(file: Path) -> list[str]:
-    try:
-        with safe_open(file, "pt") as handle:
-            return list(handle.keys())
-    except (SafetensorError, OSError) as error:
-        raise _unreadable(file, error) from error
-
-
-def _unreadable(file: Path, error: Exception) -> CheckpointError:
-    return CheckpointError(
-        f"load_model: {file} ({file.stat().st_size} bytes) is truncated or no safetensors file ({error}). "
-        "Download or copy it again."
-    )
-
-
-def _load_config(root: Path, inside: set[str], overrides: Mapping[str, Path]) -> EmostreamConfig:
+def _read_config(root: Path) -> dict[str, Any]:
     file = root / "config.json"
-    if not file.is_file():
-        raise CheckpointError(
-            f"load_model: {file} is missing. Name the folder that holds config.json."
-        )
-    published = _read_json(file)
+    published = read_json(file)
     if published.get("model_type") != EmostreamConfig.model_type:
         raise ConfigError(
             f"{file}: model_type is {published.get('model_type')!r}, wanted {EmostreamConfig.model_type!r}. "
-            "This is no HumanOmni / R1-Omni checkpoint."
+            "Name the folder of a HumanOmni / R1-Omni checkpoint."
         )
-    subs: dict[str, Any] = {}
-    for part in PARTS:
-        name = published.get(part.config_key, getattr(EmostreamConfig, part.config_key))
-        folder = find_folder(part, name, root, overrides.get(part.name))
-        if folder is not None:
-            subs[part.sub_config] = part.select_config(_read_json(folder / "config.json"))
-        elif part.name in inside and (builtin := part.builtin(name)) is not None:
-            subs[part.sub_config] = builtin
-        else:
-            folder = hub_folder(part, name, root)
-            subs[part.sub_config] = part.select_config(_read_json(folder / "config.json"))
-    return EmostreamConfig(**{**published, **subs}, published=published)
+    if published.get("quantization_config"):
+        raise ConfigError(
+            f"{file}: quantization_config says that the weights are quantised; wanted fp32, bf16 or fp16. "
+            "Name the checkpoint that it was made from."
+        )
+    return published
 
 
 def _skeleton(config: EmostreamConfig, dtype: torch.dtype) -> EmostreamForCausalLM:
@@ -282,41 +240,23 @@ def _skeleton(config: EmostreamConfig, dtype: torch.dtype) -> EmostreamForCausal
         torch.set_default_dtype(default)
 
 
-def _outside_sources(
-    part: Part, config: EmostreamConfig, root: Path, override: Path | None
-) -> Iterator[tuple[Path, dict[str, str]]]:
-    """(file, stored name -> our name) of a tower that the checkpoint does not store."""
+def _weights_folder(part: Part, config: EmostreamConfig, root: Path, override: Path | None) -> Path:
+    """Where the weights of a tower are that the checkpoint does not store."""
     name = getattr(config, part.config_key)
     folder = find_folder(part, name, root, override)
-    if folder is None or not any(folder.glob("*.safetensors")):
-        folder = hub_folder(part, name, root)
-    for file in _weight_files(folder):
-        yield file, {key: ours for key in _keys(file) if (ours := part.rename(key)) is not None}
+    if folder is None:
+        return hub_folder(part, name, root)
+    # A folder that only describes its tower, as saving writes them; one with other weights is for `weight_files`.
+    describes = not any(p.suffix in {".safetensors", ".bin"} for p in folder.iterdir())
+    return hub_folder(part, name, root) if describes and override is None else folder
 
 
-def _read(
-    file: Path, names: Mapping[str, str], wanted: Mapping[str, Tensor]
-) -> Iterator[tuple[str, Tensor]]:
-    """Tensors of a file under our names, their shapes checked before any data is read."""
-    try:
-        with safe_open(file, "pt") as handle:
-            for key, name in names.items():
-                shape = tuple(handle.get_slice(key).get_shape())
-                if name in wanted and shape != tuple(wanted[name].shape):
-                    raise CheckpointError(
-                        f"load_model: {file}: {key} is {shape}, config.json asks for {tuple(wanted[name].shape)}. "
-                        "The weights and the configuration belong to different models."
-                    )
-                yield name, handle.get_tensor(key)
-    except (SafetensorError, OSError) as error:
-        raise _unreadable(file, error) from error
-
-
-def _refuse_missing(missing: list[str], root: Path) -> None:
+def _refuse_missing(missing: list[str], root: Path, homes: Mapping[str, Path]) -> None:
     if missing:
+        home = next((home for prefix, home in homes.items() if missing[0].startswith(prefix)), root)
         raise CheckpointError(
-            f"load_model: {root} lacks {len(missing)} tensors that config.json asks for, the first {missing[0]}. "
-            "The download is incomplete or the configuration belongs to another model."
+            f"load_model: {home} lacks {len(missing)} tensors that its config.json asks for, the first {missing[0]}. "
+            "The download is incomplete or the configuration belongs to another model: download or copy it again."
         )
 
 
@@ -330,38 +270,29 @@ def _build_processor(
         for part in PARTS
     }
     size = config.vision_config.image_size
-    vision, audio = folders["vision"], folders["audio"]
-    image_processor = (
-        SiglipImageProcessorPil.from_pretrained(vision)
-        if vision is not None and (vision / "preprocessor_config.json").is_file()
-        else SiglipImageProcessorPil(size={"height": size, "width": size})
+    image_processor = SiglipImageProcessorPil.from_dict(
+        {"size": {"height": size, "width": size}, **_preprocessor(folders["vision"])}
     )
-    feature_extractor = (
-        WhisperFeatureExtractor.from_pretrained(audio)
-        if audio is not None and (audio / "preprocessor_config.json").is_file()
-        else WhisperFeatureExtractor(feature_size=config.audio_config.num_mel_bins)
+    feature_extractor = WhisperFeatureExtractor.from_dict(
+        {"feature_size": config.audio_config.num_mel_bins, **_preprocessor(folders["audio"])}
     )
     gate = folders["gate"]
     if gate is None or not any((gate / name).is_file() for name in ("vocab.txt", "tokenizer.json")):
         # BERT's vocabulary is in no published checkpoint, so it is the one part that always comes from elsewhere.
-        gate = hub_folder(PARTS[-1], config.gate_tower, root)
+        gate = hub_folder(PARTS[-1], config.gate_tower, root, VOCABULARY_PATTERNS)
     return EmostreamProcessor(
         image_processor,
         feature_extractor,
-        _tokenizer(Qwen2Tokenizer, root, "left"),
-        _tokenizer(BertTokenizer, gate, "right"),
+        read_tokenizer(Qwen2Tokenizer, root, "left"),
+        read_tokenizer(BertTokenizer, gate, "right"),
         config=config,
     )
 
 
-def _tokenizer(cls: Any, folder: Path, padding_side: str) -> Any:
-    try:
-        return cls.from_pretrained(folder, padding_side=padding_side)
-    except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f"load_model: {folder} has no tokenizer that can be read ({error}). Copy tokenizer.json, or vocab.json and "
-            "merges.txt, from the model's repository."
-        ) from error
+def _preprocessor(folder: Path | None) -> dict[str, Any]:
+    """preprocessor_config.json of a tower's folder; empty without one, since the towers' own defaults serve."""
+    file = folder / "preprocessor_config.json" if folder else None
+    return read_json(file) if file is not None and file.is_file() else {}
 
 
 def _tensors_to_save(model: EmostreamForCausalLM) -> dict[str, Tensor]:
@@ -374,39 +305,27 @@ def _tensors_to_save(model: EmostreamForCausalLM) -> dict[str, Tensor]:
     }
 
 
-def _write_weights(folder: Path, tensors: dict[str, Tensor]) -> None:
-    shards: list[dict[str, Tensor]] = [{}]
-    size = 0
-    for name, tensor in tensors.items():
-        if size + tensor.nbytes > MAX_SHARD_BYTES and shards[-1]:
-            shards.append({})
-            size = 0
-        shards[-1][name] = tensor
-        size += tensor.nbytes
-    if len(shards) == 1:
-        save_file(shards[0], folder / "model.safetensors", metadata={"format": "pt"})
-        return
-    weight_map = {}
-    for number, shard in enumerate(shards, 1):
-        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        save_file(shard, folder / file, metadata={"format": "pt"})
-        weight_map.update(dict.fromkeys(shard, file))
-    total = sum(tensor.nbytes for tensor in tensors.values())
-    _write_json(
-        folder / "model.safetensors.index.json",
-        {"metadata": {"total_size": total}, "weight_map": weight_map},
-    )
-
-
-def _read_json(file: Path) -> dict[str, Any]:
+def _may_write(path: Path) -> bool:
+    """Whether nothing is lost if `path` is replaced: it is new, empty, or a checkpoint of this family."""
+    if not path.is_dir():
+        return not path.exists()
+    if not any(path.iterdir()):
+        return True
     try:
-        out = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"load_model: {file} is no readable JSON ({error}).") from error
-    if not isinstance(out, dict):
-        raise CheckpointError(f"load_model: {file} holds a {type(out).__name__}, wanted an object.")
-    return out
+        return bool(_read_config(path))
+    except (CheckpointError, ConfigError):
+        return False
 
 
-def _write_json(file: Path, value: dict[str, Any]) -> None:
-    file.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+def _put_in_place(staging: Path, path: Path) -> None:
+    """Rename `staging` to `path`; what was there is removed last, and is back if the renaming fails."""
+    old = staging.with_name(f"{staging.name}-old")
+    if path.exists():
+        path.rename(old)
+    try:
+        staging.rename(path)
+    except OSError:
+        if old.exists():
+            old.rename(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

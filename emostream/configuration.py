@@ -1,12 +1,17 @@
 """Configuration of the audio-visual emotion model, in the published HumanOmni / R1-Omni key names."""
 
 import copy
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import BertConfig, Qwen2Config, SiglipVisionConfig, WhisperConfig
 
 from emostream.errors import ConfigError
-from emostream.parts import BUILTIN_CONFIGS
+from emostream.parts import BUILTIN_CONFIGS, PARTS, fetch, folder_name, part_configs
+from emostream.weights import write_json
 
 AnswerStyle = Literal["reasoned", "bare"]
 
@@ -96,32 +101,48 @@ class EmostreamConfig(Qwen2Config):
         self._check()
 
     def _check(self) -> None:
-        if self.mm_projector_type not in CONNECTOR_SHAPES:
-            raise ConfigError(
-                f"config.json: mm_projector_type is {self.mm_projector_type!r}; known connectors are "
-                f"{', '.join(CONNECTOR_SHAPES)}. This checkpoint is of another family."
-            )
-        if self.mm_audio_projector_type != "mlp2x_gelu":
-            raise ConfigError(
-                f"config.json: mm_audio_projector_type is {self.mm_audio_projector_type!r}; only mlp2x_gelu is known."
-            )
-        if self.mm_vision_select_feature != "patch":
-            raise ConfigError(
-                f"config.json: mm_vision_select_feature is {self.mm_vision_select_feature!r}; only patch is known."
-            )
-        if self.answer_style not in ("reasoned", "bare"):
-            raise ConfigError(
-                f"config.json: answer_style is {self.answer_style!r}; wanted reasoned or bare."
-            )
+        for key, known in (
+            ("mm_projector_type", tuple(CONNECTOR_SHAPES)),
+            ("mm_audio_projector_type", ("mlp2x_gelu",)),
+            ("mm_vision_select_feature", ("patch",)),
+            ("answer_style", ("reasoned", "bare")),
+        ):
+            if getattr(self, key) not in known:
+                self._refuse(
+                    f"{key} is {getattr(self, key)!r}, wanted {' or '.join(known)}",
+                    "The checkpoint is of another family.",
+                )
         for key, width, owner in (
             ("mm_hidden_size", self.vision_config.hidden_size, self.mm_vision_tower),
             ("audio_hidden_size", self.audio_config.d_model, self.mm_audio_tower),
         ):
             if getattr(self, key) != width:
-                raise ConfigError(
-                    f"config.json: {key} is {getattr(self, key)} but the tower {owner} is {width} wide. "
-                    "Point the checkpoint at the tower that it was trained with."
+                self._refuse(
+                    f"{key} is {getattr(self, key)} but the tower {owner} is {width} wide",
+                    "Point the checkpoint at the tower that it was trained with.",
                 )
+        layers = self.vision_config.num_hidden_layers
+        if not -layers - 1 <= self.mm_vision_select_layer <= layers:
+            self._refuse(
+                f"mm_vision_select_layer is {self.mm_vision_select_layer} but the tower {self.mm_vision_tower} has "
+                f"{layers} layers",
+                "Point the checkpoint at the tower that it was trained with.",
+            )
+        if self.tokens_per_side != (self.patches_per_side + 1) // 2:
+            parity = "odd" if CONNECTOR_SHAPES[self.mm_projector_type][1] else "even"
+            self._refuse(
+                f"{self.mm_projector_type} wants an {parity} number of patches a side, found {self.patches_per_side}",
+                "Change the tower's image_size or the connector.",
+            )
+        if len({folder_name(getattr(self, part.config_key)) for part in PARTS}) < len(PARTS):
+            self._refuse(
+                "two towers have the same name, so that their files would fall into one folder",
+                "Rename one of their folders.",
+            )
+
+    def _refuse(self, found: str, remedy: str) -> None:
+        where = Path(self.name_or_path or "") / "config.json"
+        raise ConfigError(f"{where}: {found}. {remedy}")
 
     @property
     def vision_layers(self) -> int:
@@ -150,6 +171,64 @@ class EmostreamConfig(Qwen2Config):
         """Audio tokens for `mel_frames` mel frames of 10 ms: 500 for the padded 30 s."""
         return mel_frames // 2 // 3
 
+    @classmethod
+    def get_config_dict(
+        cls, pretrained_model_name_or_path: Any, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """As transformers', and tells `from_dict` where the file was, as `AutoConfig` does too."""
+        path = str(pretrained_model_name_or_path)
+        config_dict, kwargs = super().get_config_dict(path, **kwargs)
+        return config_dict, {"name_or_path": path, **kwargs}
+
+    @classmethod
+    def from_dict(
+        cls,
+        config_dict: dict[str, Any],
+        *,
+        inside: Collection[str] = tuple(part.name for part in PARTS),
+        towers: Mapping[str, Path] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """From a published config.json, whose towers are described in folders of their own, or from `to_dict`.
+
+        Args:
+            config_dict: The published keys, or all of them.
+            inside: Parts whose weights the checkpoint stores, for which built-in configurations will do.
+            towers: Part name -> folder that overrides where it is looked for.
+            **kwargs: As transformers'; `name_or_path` says which folder or repository the file came from.
+        """
+        if not all(part.sub_config in config_dict for part in PARTS):
+            # transformers 5.17 notes the hub's commit among the file's own keys.
+            published = {k: v for k, v in config_dict.items() if k != "_commit_hash"}
+            names = {part.config_key: getattr(cls, part.config_key) for part in PARTS} | published
+            root = _local_folder(kwargs.get("name_or_path", ""))
+            config_dict = {
+                **config_dict,
+                **part_configs(names, root, inside, towers or {}),
+                "published": copy.deepcopy(published),
+            }
+        try:
+            return super().from_dict(config_dict, **kwargs)
+        except StrictDataclassError as error:
+            found = " ".join(str(error).split())
+            raise ConfigError(
+                f"{kwargs.get('name_or_path', '')}: config.json of the model or of a tower: {found}. Correct the value."
+            ) from error
+
+    def save_pretrained(
+        self, save_directory: Any, push_to_hub: bool = False, **kwargs: Any
+    ) -> None:
+        """Write config.json in the published form, and each tower's into its folder beside it."""
+        for part in PARTS:
+            folder = Path(save_directory) / folder_name(getattr(self, part.config_key))
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(folder / "config.json", getattr(self, part.sub_config).to_dict())
+        super().save_pretrained(save_directory, push_to_hub, **kwargs)
+
+    def to_json_string(self, use_diff: bool = True) -> str:
+        """config.json in the published form."""
+        return json.dumps(self.to_published_dict(), indent=2, sort_keys=True) + "\n"
+
     def to_dict(self) -> dict[str, Any]:
         """As transformers' configurations, without the raw config.json that was read."""
         out: dict[str, Any] = super().to_dict()
@@ -166,6 +245,8 @@ class EmostreamConfig(Qwen2Config):
         out["model_type"] = self.model_type
         out.update({key: getattr(self, key) for key in PUBLISHED_KEYS})
         out["rope_theta"] = self.rope_parameters["rope_theta"]
+        if self.rope_parameters["rope_type"] != "default" and "rope_parameters" not in out:
+            out["rope_scaling"] = dict(self.rope_parameters)
         if self.dtype is not None:
             out["torch_dtype"] = str(self.dtype).removeprefix("torch.")
         for key, default in (
@@ -180,3 +261,11 @@ class EmostreamConfig(Qwen2Config):
 def _as_config(cls: type, value: Any, default: str) -> Any:
     value = BUILTIN_CONFIGS[default] if value is None else value
     return cls(**value) if isinstance(value, dict) else value
+
+
+def _local_folder(name: str) -> Path:
+    """The folder of a config.json that transformers was given as a folder, a file or a hub id."""
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path.parent
+    return path if path.is_dir() else fetch(name, ["*.json"])

@@ -37,6 +37,15 @@ MEDIA_KEYS = (
 )
 
 
+#: Tensors that published checkpoints store and nothing reads.
+UNUSED_TENSORS = [
+    r"vision_model\.head\.",
+    r"audio_tower\.(projector|classifier)\.",
+    r"bert_model\.pooler\.",
+    r"position_ids$",
+]
+
+
 class EmostreamModel(Qwen2Model):
     """Qwen2 with SigLIP, Whisper, BERT gate and connector; module names are the published tensor names."""
 
@@ -52,7 +61,8 @@ class EmostreamModel(Qwen2Model):
         self.audio_projector = nn.Sequential(
             nn.Linear(config.audio_hidden_size, width), nn.GELU(), nn.Linear(width, width)
         )
-        self.bert_model = BertModel(config.gate_config)
+        # The gate reads [CLS] itself; a pooler that a checkpoint stores is kept like other unused tensors.
+        self.bert_model = BertModel(config.gate_config, add_pooling_layer=False)
         self.bert_gate = nn.Sequential(
             nn.Linear(config.gate_config.hidden_size, GATE_HIDDEN_SIZE),
             nn.GELU(),
@@ -153,11 +163,12 @@ class EmostreamModel(Qwen2Model):
                 assert gate_input_ids is not None
                 assert gate_attention_mask is not None
                 gate = self.gate(gate_input_ids, gate_attention_mask)
+            vision_features = vision_features.to(self.dtype)
             visual_embeds = self.mm_projector(vision_features, gate).flatten(1, 2)
         if input_features is not None:
             audio_features = self.audio(input_features)
         if audio_features is not None:
-            audio_embeds = self.audio_projector(audio_features)
+            audio_embeds = self.audio_projector(audio_features.to(self.dtype))
         return visual_embeds, audio_embeds
 
     def forward(
@@ -226,10 +237,14 @@ class EmostreamForCausalLM(Qwen2ForCausalLM):
     """
 
     config_class = EmostreamConfig
+    _keys_to_ignore_on_load_unexpected = UNUSED_TENSORS
 
     def __init__(self, config: EmostreamConfig):
-        super().__init__(config)
+        # Qwen2ForCausalLM's own would build and initialise a whole Qwen2 only to have it replaced.
+        super(Qwen2ForCausalLM, self).__init__(config)
         self.model = EmostreamModel(config)
+        self.vocab_size = config.vocab_size
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.unused_tensors: dict[str, Tensor] = {}
         self.post_init()
 
@@ -238,6 +253,13 @@ class EmostreamForCausalLM(Qwen2ForCausalLM):
         for tower in (self.model.vision_tower, self.model.audio_tower, self.model.bert_model):
             tower.requires_grad_(False)
         self.model.train(self.model.training)
+
+    def save_pretrained(
+        self, *args: Any, state_dict: dict[str, Tensor] | None = None, **kwargs: Any
+    ) -> None:
+        """As transformers', unused tensors included; with the processor's files, `load_model` opens the folder."""
+        state_dict = {**self.unused_tensors, **(state_dict or self.state_dict())}
+        super().save_pretrained(*args, state_dict=state_dict, **kwargs)
 
     def forward(
         self,
@@ -296,7 +318,7 @@ class EmostreamForCausalLM(Qwen2ForCausalLM):
         **kwargs: Any,
     ) -> dict[str, Any]:
         """Media belong to the prompt: they are dropped once it is in the KV cache."""
-        if not is_first_iteration:
+        if not is_first_iteration and kwargs.get("use_cache", True):
             kwargs = {key: value for key, value in kwargs.items() if key not in MEDIA_KEYS}
         return super().prepare_inputs_for_generation(
             input_ids, *args, is_first_iteration=is_first_iteration, **kwargs

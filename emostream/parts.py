@@ -5,15 +5,19 @@ the same name beside config.json; the hub. Where the weights are stored inside t
 built-in configurations of the well-known towers serve, and no network is touched.
 """
 
-from collections.abc import Callable
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-from emostream.errors import CheckpointError
+from emostream.errors import CheckpointError, ConfigError
+from emostream.weights import read_json
 
 #: Configurations of the towers that published checkpoints name, for weights stored inside without a folder.
 BUILTIN_CONFIGS: dict[str, dict[str, Any]] = {
@@ -59,6 +63,16 @@ BUILTIN_CONFIGS: dict[str, dict[str, Any]] = {
     },
 }
 
+#: How long the hub may take to answer at all; its own client waits without end.
+HUB_TIMEOUT_S = 10.0
+
+#: What is fetched of a model; weights in any other format never are, nor Whisper's second copy in fp32.
+HUB_PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.model")
+HUB_IGNORED = ("*fp32*",)
+
+#: What its client raises when the hub gives nothing: a refusal, a name that is no id, no network.
+HUB_ERRORS = (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError)
+
 #: Owner on the hub of each tower family, for configs that name a folder of somebody else's machine.
 HUB_OWNERS = {"siglip": "google", "whisper": "openai", "bert": "google-bert"}
 
@@ -89,7 +103,7 @@ class Part:
 
     def builtin(self, name: str) -> dict[str, Any] | None:
         """Configuration of a well-known tower, by the last component of its name."""
-        config = BUILTIN_CONFIGS.get(Path(name).name)
+        config = BUILTIN_CONFIGS.get(folder_name(name))
         return None if config is None else dict(config)
 
 
@@ -142,6 +156,20 @@ PARTS = (
 )
 
 
+def folder_name(name: str) -> str:
+    """Last component of a tower's hub id or folder (of any system): its folder's name beside config.json.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    base = re.split(r"[\\/]", name.rstrip("\\/"))[-1] if isinstance(name, str) else ""
+    if base in ("", ".", ".."):
+        raise ConfigError(
+            f"config.json: a tower is named {name!r}; wanted a hub id or a folder. Name the tower's folder."
+        )
+    return base
+
+
 def find_folder(part: Part, name: str, root: Path, override: Path | None) -> Path | None:
     """A local folder with the tower's config.json, or None.
 
@@ -151,35 +179,96 @@ def find_folder(part: Part, name: str, root: Path, override: Path | None) -> Pat
         root: The checkpoint's folder.
         override: The user's own choice.
     """
-    candidates = [override] if override else [Path(name).expanduser(), root / Path(name).name]
+    base = folder_name(name)
+    candidates = [override] if override else [Path(name).expanduser(), root / base]
     return next((folder for folder in candidates if (folder / "config.json").is_file()), None)
 
 
-def hub_id(name: str) -> str:
-    """Hub id of a tower: its own if it has an owner, else the owner of its family and its last component."""
-    base = Path(name).name
-    if name.count("/") == 1 and not name.startswith((".", "/")):
+def part_configs(
+    published: Mapping[str, Any],
+    root: Path,
+    inside: Collection[str],
+    overrides: Mapping[str, Path],
+) -> dict[str, dict[str, Any]]:
+    """`EmostreamConfig`'s sub-configurations of a published config.json.
+
+    Args:
+        published: config.json, with the names of all towers.
+        root: The checkpoint's folder.
+        inside: Names of the parts whose weights the checkpoint stores: built-in configurations serve these.
+        overrides: Part name -> the user's own folder.
+
+    Raises:
+        CheckpointError: A tower is found nowhere.
+    """
+    configs = {}
+    for part in PARTS:
+        name = published[part.config_key]
+        folder = find_folder(part, name, root, overrides.get(part.name))
+        config = part.builtin(name) if folder is None and part.name in inside else None
+        if config is None:
+            folder = folder or hub_folder(part, name, root)
+            config = part.select_config(read_json(folder / "config.json"))
+        configs[part.sub_config] = config
+    return configs
+
+
+def hub_id(name: str) -> str | None:
+    """Hub id of a tower: its own if it has an owner, else the owner of its family and its last component, if known."""
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return name
-    return f"{HUB_OWNERS.get(base.split('-')[0], 'unknown')}/{base}"
+    base = folder_name(name)
+    owner = HUB_OWNERS.get(base.split("-")[0])
+    return f"{owner}/{base}" if owner else None
 
 
-def hub_folder(part: Part, name: str, root: Path) -> Path:
+def hub_folder(part: Part, name: str, root: Path, patterns: Collection[str] = HUB_PATTERNS) -> Path:
     """The tower's repository from the hub.
 
     Raises:
         CheckpointError: The hub does not give it; the message says which folder would do instead.
     """
-    repo = hub_id(name)
-    try:
-        folder = snapshot_download(
+    repo, beside = hub_id(name), root / folder_name(name)
+    cause: Exception | None = None
+    if repo is not None:
+        try:
+            return fetch(repo, patterns)
+        except HUB_ERRORS as error:
+            cause = error
+    hub = f"the hub does not give {repo} ({type(cause).__name__})" if cause else "it is no hub id"
+    raise CheckpointError(
+        f"load_model: files of the {part.name} tower {name!r} are neither in that folder nor in {beside}, and {hub}. "
+        f"Put them into {beside}, or pass towers={{{part.name!r}: FOLDER}}."
+    ) from cause
+
+
+def fetch(repo: str, patterns: Collection[str] = HUB_PATTERNS) -> Path:
+    """Local folder of a hub repository, fetched unless it is in the cache.
+
+    Raises:
+        LocalEntryNotFoundError: No network within `HUB_TIMEOUT_S`, and not in the cache.
+        HfHubHTTPError: The hub refuses.
+        HFValidationError: `repo` is no hub id.
+    """
+    return Path(
+        snapshot_download(
             repo,
-            allow_patterns=["*.safetensors", "*.json", "vocab.txt"],
-            ignore_patterns=["*fp32*"],
+            allow_patterns=list(patterns),
+            ignore_patterns=list(HUB_IGNORED),
+            local_files_only=constants.HF_HUB_OFFLINE or not _hub_answers(),
         )
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise CheckpointError(
-            f"load_model: the {part.name} tower {name!r} is neither a folder nor {root / Path(name).name}, and the "
-            f"hub does not give {repo} ({type(error).__name__}). Put its files into {root / Path(name).name}, or pass "
-            f"towers={{{part.name!r}: FOLDER}}."
-        ) from error
-    return Path(folder)
+    )
+
+
+def _hub_answers() -> bool:
+    """False only where the network swallows packets; other failures are quick, and the hub's client names them."""
+    request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
+    try:
+        urllib.request.urlopen(request, timeout=HUB_TIMEOUT_S).close()
+    except TimeoutError:
+        return False
+    except urllib.error.URLError as error:
+        return not isinstance(error.reason, TimeoutError)
+    except OSError:
+        pass
+    return True

@@ -15,12 +15,21 @@ from transformers.processing_utils import ProcessorMixin
 
 from emostream.configuration import EmostreamConfig
 from emostream.errors import InputError
+from emostream.parts import folder_name
 from emostream.prompt import DEFAULT_INSTRUCTION, prompt_pieces
+from emostream.tokenizer_files import write_tokenizer
+from emostream.towers import AUDIO_POOL
 
 logger = logging.getLogger(__name__)
 
 SAMPLE_RATE_HZ = 16_000
 MEL_FRAME_S = 0.01
+
+#: Audio that makes one token: two mel frames a step of the encoder, three steps pooled.
+MIN_CONTEXT_S = 2 * AUDIO_POOL * MEL_FRAME_S
+
+#: Samples of at most this magnitude pass for PCM in [-1, 1]: resampling and float recorders overshoot, int16 is not.
+PCM_LIMIT = 8.0
 
 Frames = NDArray[np.uint8]
 Audio = NDArray[np.float32]
@@ -79,10 +88,12 @@ class EmostreamProcessor(ProcessorMixin):
         Raises:
             InputError: The context is longer than the tower's.
         """
-        context_s = context_s or self.audio_context_s or self.max_context_s
-        if not 0 < context_s <= self.max_context_s:
+        choices = (context_s, self.audio_context_s, self.max_context_s)
+        context_s = next(choice for choice in choices if choice is not None)
+        if not MIN_CONTEXT_S <= context_s <= self.max_context_s:
             raise InputError(
-                f"audio_context_s is {context_s:g}; this model's audio tower takes up to {self.max_context_s:g} s."
+                f"audio_context_s is {context_s:g}; this model's audio tower takes {MIN_CONTEXT_S:g} to "
+                f"{self.max_context_s:g} s."
             )
         # Two mel frames make one encoder step.
         samples = round(context_s / (2 * MEL_FRAME_S)) * int(2 * MEL_FRAME_S * SAMPLE_RATE_HZ)
@@ -162,31 +173,34 @@ class EmostreamProcessor(ProcessorMixin):
             raise TypeError(
                 f"{type(self).__name__} takes frames, audio, instruction; got {', '.join(kwargs)}"
             )
-        batched = isinstance(frames, list | tuple) or isinstance(audio, list | tuple)
-        if not batched:
-            return self._one(frames, audio, instruction or self.instruction, context_s)  # type: ignore[arg-type]
-        rows = len(frames) if isinstance(frames, list | tuple) else len(audio)  # type: ignore[arg-type]
-        columns = [
-            list(column) if isinstance(column, list | tuple) else [column] * rows
-            for column in (frames, audio, instruction)
-        ]
-        if len({len(column) for column in columns}) != 1:
+        given = (frames, audio, instruction)
+        lengths = {len(column) for column in given if isinstance(column, list | tuple)}
+        if not lengths:
+            return self._one(frames, audio, instruction, context_s)  # type: ignore[arg-type]
+        if len(lengths) > 1 or lengths == {0}:
             raise InputError(
-                f"processor: lists must be of one length, got {[len(c) for c in columns]} (frames, audio, instruction)"
+                "processor: wanted lists of one length, at least 1, found "
+                f"{[len(c) if isinstance(c, list | tuple) else 'no list' for c in given]} (frames, audio, instruction)."
             )
-        return self.collate(
-            [
-                self._one(f, a, i or self.instruction, context_s)
-                for f, a, i in zip(*columns, strict=True)
-            ]
-        )
+        columns = [c if isinstance(c, list | tuple) else [c] * min(lengths) for c in given]
+        rows = zip(*columns, strict=True)
+        return self.collate([self._one(f, a, i, context_s) for f, a, i in rows])
 
     def collate(self, features: Sequence[BatchFeature]) -> BatchFeature:
         """Stack single-clip features into a batch: prompts padded on the left, clips at the end.
 
         Args:
             features: What calls for single clips returned; modalities may be absent in some.
+
+        Raises:
+            InputError: Audio contexts differ.
         """
+        mel_widths = {r["input_features"].shape[2] for r in features if "input_features" in r}
+        if len(mel_widths) > 1:
+            raise InputError(
+                "processor: wanted one audio_context_s for all clips of a batch, found "
+                f"{sorted(width * MEL_FRAME_S for width in mel_widths)}."
+            )
         width = max(row["input_ids"].shape[1] for row in features)
         shifts = [width - row["input_ids"].shape[1] for row in features]
         pad_id = self.tokenizer.pad_token_id
@@ -210,9 +224,6 @@ class EmostreamProcessor(ProcessorMixin):
                     for row in features
                 ]
             )
-        mel_widths = {r["input_features"].shape[2] for r in features if "input_features" in r}
-        if len(mel_widths) > 1:
-            raise InputError("processor: all clips of a batch need one audio_context_s.")
         gate_width = max(row["gate_input_ids"].shape[1] for row in features)
         for key in ("gate_input_ids", "gate_attention_mask"):
             out[key] = torch.cat(
@@ -223,17 +234,16 @@ class EmostreamProcessor(ProcessorMixin):
             )
         return BatchFeature(out)
 
-    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> list[str]:
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
         """Write the tokenizer beside the checkpoint and each front end into its tower's folder."""
         root, config = Path(save_directory), self.config
-        written: list[str] = list(self.tokenizer.save_pretrained(root) or ())
+        write_tokenizer(self.tokenizer, root)
+        write_tokenizer(self.gate_tokenizer, root / folder_name(config.gate_tower))
         for part, owner in (
             (self.image_processor, config.mm_vision_tower),
             (self.feature_extractor, config.mm_audio_tower),
-            (self.gate_tokenizer, config.gate_tower),
         ):
-            written += list(part.save_pretrained(root / Path(owner).name) or ())
-        return written
+            part.save_pretrained(root / folder_name(owner))
 
     @classmethod
     def from_pretrained(cls, path: str | Path, **kwargs: Any) -> "EmostreamProcessor":
@@ -246,9 +256,14 @@ class EmostreamProcessor(ProcessorMixin):
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def _one(
-        self, frames: Frames | None, audio: Audio | None, instruction: str, context_s: float | None
+        self,
+        frames: Frames | None,
+        audio: Audio | None,
+        instruction: str | None,
+        context_s: float | None,
     ) -> BatchFeature:
-        _check(frames, audio)
+        instruction = self.instruction if instruction is None else instruction
+        frames, audio = _check(frames, audio)
         data: dict[str, Tensor] = {}
         if frames is not None:
             data["pixel_values_videos"] = self.pixels(frames)[None]
@@ -276,24 +291,32 @@ def _placeholder_id(tokenizer: Any) -> int:
     return int(tokenizer.eos_token_id)
 
 
-def _check(frames: Frames | None, audio: Audio | None) -> None:
+def _check(frames: Any, audio: Any) -> tuple[Frames | None, Audio | None]:
+    """Both as arrays, or the reason why they cannot be used."""
     if frames is None and audio is None:
-        raise InputError("processor: neither frames nor audio given; at least one is needed.")
+        raise InputError("processor: neither frames nor audio given; give at least one.")
     if frames is not None:
         frames = np.asarray(frames)
         rgb = frames.ndim == 4 and frames.shape[-1] == 3 and frames.size > 0
         if frames.dtype != np.uint8 or not rgb:
             raise InputError(
-                f"frames: wanted (T, H, W, 3) uint8 RGB, found {frames.shape} {frames.dtype}."
+                f"frames: wanted (T, H, W, 3) uint8 RGB with T > 0, found {frames.shape} {frames.dtype}. "
+                "Decode the clip with emostream.media, or reorder and scale its axes."
             )
     if audio is not None:
         audio = np.asarray(audio)
         if audio.dtype != np.float32 or audio.ndim != 1 or not audio.size:
             raise InputError(
-                f"audio: wanted (S,) float32 mono at 16 kHz with S > 0, found {audio.shape} {audio.dtype}."
+                f"audio: wanted (S,) float32 mono at 16 kHz with S > 0, found {audio.shape} {audio.dtype}. "
+                "Mix it down and divide integer samples by their full scale; pass None for no audio."
             )
-        if not np.isfinite(audio).all():
-            raise InputError("audio: NaN or infinite samples; wanted float32 in [-1, 1].")
+        peak = float(np.abs(audio).max())
+        if not peak <= PCM_LIMIT:  # NaN included
+            raise InputError(
+                f"audio: wanted samples in [-1, 1], found a magnitude of {peak:g}. "
+                "Divide integer samples by their full scale."
+            )
+    return frames, audio
 
 
 def _pad_left(row: Tensor, width: int, value: int = 0) -> Tensor:

@@ -4,6 +4,7 @@ Shape suffixes: N frames, B clips, L = P*P patches, D tower width, F mel bands, 
 S = M/2 encoder steps, A = S//3 pooled steps.
 """
 
+import copy
 from typing import Any
 
 import torch.nn.functional as F
@@ -24,9 +25,10 @@ class VisionTower(nn.Module):
 
     def __init__(self, config: SiglipVisionConfig, layers: int):
         super().__init__()
-        config.vision_use_head = False
+        headless = copy.deepcopy(config)  # the checkpoint's own goes back to its folder as it came
+        headless.vision_use_head = False
         self.layers = layers
-        self.vision_tower = nn.ModuleDict({"vision_model": SiglipVisionModel(config)})
+        self.vision_tower = nn.ModuleDict({"vision_model": SiglipVisionModel(headless)})
 
     def forward(self, pixels_N3SS: Tensor) -> Tensor:
         """(N, 3, S, S) in [-1, 1] -> (N, L, D), equal to SigLIP's `hidden_states[select_layer]`."""

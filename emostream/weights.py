@@ -1,0 +1,147 @@
+"""The files of a checkpoint folder: safetensors and JSON, read and written with errors that name the file."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from emostream.errors import CheckpointError
+
+#: Largest safetensors file written; a 7B checkpoint becomes several with an index.
+MAX_SHARD_BYTES = 5_000_000_000
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+def weight_files(root: Path) -> list[Path]:
+    """The safetensors files of a checkpoint or tower.
+
+    Raises:
+        CheckpointError: There are none, or the index names one that is missing.
+    """
+    index = root / INDEX
+    if (root / WEIGHTS).is_file() or not index.is_file():
+        return [_require(root / WEIGHTS, "A model folder holds config.json and model.safetensors.")]
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(
+            f"load_model: {index} has no weight_map that names its files. Download or copy it again."
+        )
+    return [
+        _require(root / name, f"{index.name} names it: download or copy it again.")
+        for name in sorted({str(name) for name in weight_map.values()})
+    ]
+
+
+def _require(file: Path, remedy: str) -> Path:
+    if file.is_file():
+        return file
+    other = sorted(p.name for p in file.parent.iterdir() if p.suffix in {".bin", ".pt", ".pth"})
+    if other:
+        raise CheckpointError(
+            f"load_model: {file.parent} holds {other[0]} but no {file.name}. Only safetensors are loaded; convert it "
+            "with safetensors' convert tool."
+        )
+    raise CheckpointError(f"load_model: {file} is missing. {remedy}")
+
+
+def tensor_names(file: Path) -> list[str]:
+    """Names of the tensors in a safetensors file."""
+    try:
+        with safe_open(file, "pt") as handle:
+            return list(handle.keys())
+    except (SafetensorError, OSError) as error:
+        raise _unreadable(file, error) from error
+
+
+def read_tensors(
+    file: Path, names: Mapping[str, str], shapes: Mapping[str, torch.Size]
+) -> Iterator[tuple[str, Tensor]]:
+    """Tensors of a file under our names, the shape of each checked before its data is read.
+
+    Args:
+        file: A safetensors file.
+        names: Stored name -> our name, for the tensors to read.
+        shapes: Our name -> shape that the configuration asks for; names without one are read as they are.
+
+    Yields:
+        Our name and a tensor that may be a view of the file: copy what is kept.
+
+    Raises:
+        CheckpointError: A shape differs, or the file is truncated.
+    """
+    try:
+        with safe_open(file, "pt") as handle:
+            for key, name in names.items():
+                shape = tuple(handle.get_slice(key).get_shape())
+                if name in shapes and shape != tuple(shapes[name]):
+                    raise CheckpointError(
+                        f"load_model: {file}: {key} is {shape}, config.json asks for {tuple(shapes[name])}. "
+                        "The weights and the configuration belong to different models."
+                    )
+                yield name, handle.get_tensor(key)
+    except (SafetensorError, OSError) as error:
+        raise _unreadable(file, error) from error
+
+
+def _unreadable(file: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"load_model: {file} ({file.stat().st_size} bytes) is truncated or no safetensors file ({error}). "
+        "Download or copy it again."
+    )
+
+
+def write_weights(folder: Path, tensors: dict[str, Tensor]) -> None:
+    """model.safetensors, or shards of at most `MAX_SHARD_BYTES` and their index."""
+    shards: list[dict[str, Tensor]] = [{}]
+    size = 0
+    for name, tensor in tensors.items():
+        if size + tensor.nbytes > MAX_SHARD_BYTES and shards[-1]:
+            shards.append({})
+            size = 0
+        shards[-1][name] = tensor
+        size += tensor.nbytes
+    if len(shards) == 1:
+        save_file(shards[0], folder / WEIGHTS, metadata={"format": "pt"})
+        return
+    weight_map = {}
+    for number, shard in enumerate(shards, 1):
+        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        save_file(shard, folder / file, metadata={"format": "pt"})
+        weight_map.update(dict.fromkeys(shard, file))
+    total = sum(tensor.nbytes for tensor in tensors.values())
+    write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        CheckpointError: No such file, no JSON, or no object.
+    """
+    try:
+        out = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"load_model: {file} is missing. Name the folder that holds it."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"load_model: {file} is no readable JSON ({error}). Download or copy it again."
+        ) from error
+    if not isinstance(out, dict):
+        raise CheckpointError(
+            f"load_model: {file} holds a {type(out).__name__}, wanted an object. Download or copy it again."
+        )
+    return out
+
+
+def write_json(file: Path, value: Mapping[str, Any]) -> None:
+    """`value` as transformers writes its JSON files: sorted, two spaces, a final newline."""
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
+    file.write_text(text + "\n", encoding="utf-8")
