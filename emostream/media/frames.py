@@ -40,7 +40,7 @@ def upright_rgb(frame: Any, size: tuple[int, int] | None = None) -> NDArray[np.u
     rgb: NDArray[np.uint8] = frame.to_ndarray(format="rgb24", width=width, height=height)
     matrix = display_matrix(frame)
     if matrix is None:
-        return rgb
+        return np.ascontiguousarray(rgb)  # rows of other than a multiple of 32 pixels are padded
     # Any of the eight orientations is a transposition and two mirrorings; other angles take the nearest.
     a, b, c, d = matrix
     if abs(b) > abs(a):

@@ -150,7 +150,7 @@ class PacketSource:
         return None if stamp is None else self._media_s(stamp, packet.time_base)
 
     def _media_s(self, stamp: int, time_base: Fraction) -> float:
-        return float(stamp * time_base) - (self._zero_s or 0.0)
+        return stamp * time_base.numerator / time_base.denominator - (self._zero_s or 0.0)
 
     def decode(self, packet: Any) -> list[Any]:
         """The `av` frames that a packet completes, in order of presentation; none if it is damaged."""

@@ -235,6 +235,57 @@ def test_b_frames_come_in_order_of_presentation(tmp_path: Path) -> None:
         assert [read_number(rgb) for rgb in clip.frames] == segment_midpoint_indices(50, 8).tolist()
 
 
+@pytest.mark.parametrize(
+    ("codec", "options"),
+    [
+        ("libx264", {"x264-params": "open-gop=1:bframes=3:keyint=12:min-keyint=12"}),
+        ("libx265", {"x265-params": "open-gop=1:bframes=3:keyint=12:log-level=none:pools=1"}),
+        ("mpeg2video", {"bf": "2"}),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["mkv", "ts"])
+def test_frames_that_refer_across_keyframes(
+    tmp_path: Path, suffix: str, codec: str, options: dict[str, str]
+) -> None:
+    """Open groups: frames stored after a keyframe and shown before it need the group before."""
+    video = Video(codec=codec, duration_s=6, options=options)
+    path = write_media(tmp_path / f"clip.{suffix}", video)
+    frames = list(iter_frames(path))
+    assert numbers(frames) == list(range(150))
+    for start in (96, 103, 106, 107, 108, 109):
+        part = list(iter_frames(path, frames[start].time_s, frames[start].time_s + 0.35))
+        assert numbers(part)[:8] == list(range(start, start + 8))
+        assert np.array_equal(part[0].rgb, frames[start].rgb)
+    clip = load_clip(path, 75)
+    assert clip.frames is not None
+    chosen = segment_midpoint_indices(150, 75)
+    for rgb, index in zip(clip.frames, chosen, strict=True):
+        assert np.array_equal(rgb, frames[index].rgb)
+    assert clip.stats.frames_replaced == 0
+
+
+def test_frames_of_any_size_are_whole_arrays(tmp_path: Path) -> None:
+    path = write_media(tmp_path / "clip.mp4", Video(size=(98, 54), duration_s=0.2))
+    rgb = next(iter_frames(path)).rgb
+    assert rgb.shape == (54, 98, 3)
+    assert rgb.flags.c_contiguous
+    assert rgb.flags.writeable
+
+
+def test_a_clip_has_one_size_where_the_file_changes_it(tmp_path: Path) -> None:
+    parts = [
+        write_media(tmp_path / f"{width}.ts", Video(size=(width, 120), start_s=start_s))
+        for width, start_s in ((160, 0.0), (240, 2.0))
+    ]
+    path = tmp_path / "joined.ts"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    assert {frame.rgb.shape for frame in iter_frames(path)} == {(120, 160, 3), (120, 240, 3)}
+    clip = load_clip(path)
+    assert clip.frames is not None
+    assert clip.frames.shape == (8, 120, 160, 3)
+    assert read_number(clip.frames[-1]) > 40
+
+
 def test_only_wanted_frames_are_delivered(tmp_path: Path) -> None:
     path = write_kind(tmp_path, "mp4")
     asked: list[float] = []
