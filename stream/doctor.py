@@ -1,0 +1,204 @@
+"""`emostream doctor`: what of this installation works, what does not, and what to do about it."""
+
+import json
+import os
+import re
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from importlib.resources import files
+from pathlib import Path
+
+from emostream.errors import DeviceError
+from stream.doctor_environment import (
+    Check,
+    check_gpu,
+    check_onnxruntime,
+    check_opencv,
+    check_packages,
+    check_python,
+    check_shadowing,
+    check_zeromq,
+)
+from stream.messages import DEFAULT_ENDPOINT
+
+DEFAULT_ENGINES = Path("engines")
+
+
+def checks(engines: Path | None = None) -> list[Check]:
+    """Look at everything; takes some seconds, as torch is loaded to see the GPU.
+
+    Args:
+        engines: folder of exported encoders; by default `engines` if it exists.
+    """
+    looks: tuple[Callable[[], Check], ...] = (
+        check_python,
+        check_shadowing,
+        check_packages,
+        check_opencv,
+        check_portaudio,
+        check_cameras,
+        check_microphones,
+        check_gpu,
+        check_onnxruntime,
+        check_zeromq,
+        check_model,
+        lambda: check_engines(engines),
+        check_port,
+    )
+    return [_look(look) for look in looks]
+
+
+def _look(look: Callable[[], Check]) -> Check:
+    try:
+        return look()
+    except Exception as error:  # whatever it is, the other checks are still worth having
+        name = look.__name__.removeprefix("check_")
+        detail = f"{type(error).__name__}: {error}"
+        return Check(name=name, outcome="fail", detail=detail, remedy="please report this")
+
+
+def report(as_json: bool = False, engines: Path | None = None) -> int:
+    """Print every check; returns the exit code, 1 if any failed."""
+    found = checks(engines)
+    if as_json:
+        sys.stdout.write(json.dumps([asdict(check) for check in found], indent=1) + "\n")
+    else:
+        sys.stdout.write(as_text(found) + "\n")
+    return int(any(check.outcome == "fail" for check in found))
+
+
+def as_text(found: Sequence[Check]) -> str:
+    """For a person: a line for each check, and one for each remedy."""
+    width = max(len(check.name) for check in found)
+    lines = []
+    for check in found:
+        mark = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}[check.outcome]
+        lines.append(f"{mark}  {check.name.ljust(width)}  {check.detail}")
+        if check.remedy:
+            lines.append(f"      {' ' * width}  → {check.remedy}")
+    return "\n".join(lines)
+
+
+def check_portaudio() -> Check:
+    """The library that sounddevice needs and its Linux wheel does not bring."""
+    from stream.microphone_driver import load_portaudio
+
+    try:
+        version = load_portaudio().get_portaudio_version()[1]
+    except DeviceError as error:
+        return Check(
+            name="portaudio",
+            outcome="fail",
+            detail=str(error),
+            remedy="sudo apt install libportaudio2 (Debian, Ubuntu), brew install portaudio (macOS)",
+        )
+    return Check(name="portaudio", outcome="ok", detail=version.split(",")[0])
+
+
+def check_cameras() -> Check:
+    """Local cameras, and whether this user may use them."""
+    from stream.devices import cameras
+
+    found = cameras()
+    names = ", ".join(f"{camera.index} {camera.name}" for camera in found)
+    usable = [camera for camera in found if not camera.problem]
+    if not found:
+        return Check(
+            name="cameras",
+            outcome="warn",
+            detail="none",
+            remedy="connect one, or watch a network camera (--video URL) or a file (--source FILE)",
+        )
+    if not usable:
+        problem, _, remedy = found[0].problem.partition(": ")
+        return Check(
+            name="cameras", outcome="fail", detail=f"{names}; {problem}", remedy=remedy or problem
+        )
+    return Check(name="cameras", outcome="ok", detail=names)
+
+
+def check_microphones() -> Check:
+    """Inputs for sound."""
+    from stream.microphone_driver import inputs
+
+    try:
+        found = inputs()
+    except DeviceError:
+        found = []
+    if not found:
+        return Check(
+            name="microphones",
+            outcome="warn",
+            detail="none",
+            remedy="connect one; on Linux start the sound server, or join the group audio; "
+            "see `emostream devices`",
+        )
+    names = [device.name + (" (default)" if device.is_default else "") for device in found]
+    return Check(name="microphones", outcome="ok", detail=", ".join(names))
+
+
+def check_model() -> Check:
+    """The model and the clip that ship in the package."""
+    from stream.serving import ships_tiny
+
+    clip = files("stream").joinpath("assets", "demo.mp4").is_file()
+    remedy = "install a released wheel of emostream, or see CONTRIBUTING.md for how they are made"
+    if not ships_tiny():
+        return Check(
+            name="model",
+            outcome="warn",
+            detail="this build has no trained tiny model; random weights stand in for it",
+            remedy=remedy,
+        )
+    if not clip:
+        detail = "the tiny model is there, the clip of `emostream demo` is missing"
+        return Check(name="model", outcome="warn", detail=detail, remedy=remedy)
+    return Check(name="model", outcome="ok", detail="the tiny model and the demo's clip are there")
+
+
+def check_engines(folder: Path | None = None) -> Check:
+    """The manifest of exported encoders."""
+    asked = folder is not None
+    folder = folder or DEFAULT_ENGINES
+    manifest = folder / "manifest.json"
+    if not asked and not folder.is_dir():
+        return Check(name="engines", outcome="ok", detail="none; torch runs the encoders")
+    remedy = f"emostream-export build CKPT --out {folder}"
+    try:
+        content = json.loads(manifest.read_text(encoding="utf-8"))
+    except OSError as error:
+        detail = f"{manifest} cannot be read: {error.strerror}"
+        return Check(name="engines", outcome="fail", detail=detail, remedy=remedy)
+    except ValueError as error:
+        detail = f"{manifest} is damaged: {error}"
+        return Check(name="engines", outcome="fail", detail=detail, remedy=remedy)
+    if not isinstance(content, dict):
+        detail = f"{manifest} is damaged: wanted an object, found {type(content).__name__}"
+        return Check(name="engines", outcome="fail", detail=detail, remedy=remedy)
+    parts = sorted(path.name for path in folder.iterdir() if path.suffix in (".onnx", ".plan"))
+    if not parts:
+        detail = f"{folder} has a manifest and no encoder"
+        return Check(name="engines", outcome="fail", detail=detail, remedy=remedy)
+    return Check(name="engines", outcome="ok", detail=f"{folder}: {', '.join(parts)}")
+
+
+def check_port(endpoint: str = DEFAULT_ENDPOINT) -> Check:
+    """Whether the default endpoint can be bound."""
+    found = re.fullmatch(r"tcp://([\d.]+):(\d+)", endpoint)
+    assert found, f"not an endpoint of IPv4 and a port: {endpoint}"
+    with socket.socket() as probe:
+        if os.name == "posix":  # as libzmq does: a port in TIME_WAIT is free
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((found[1], int(found[2])))
+        except OSError as error:
+            return Check(
+                name="port",
+                outcome="warn",
+                detail=f"{endpoint}: {error.strerror}",
+                remedy="another `emostream run` may be up; stop it, or choose a port: --bind "
+                "tcp://127.0.0.1:5557",
+            )
+    return Check(name="port", outcome="ok", detail=f"{endpoint} is free")
