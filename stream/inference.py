@@ -133,6 +133,7 @@ class InferenceLoop:
         self._computing = False
         self._failure: BaseException | None = None
         self._live = False
+        self._restarts: Callable[[str], int] = lambda name: 0
         self._explained: dict[str, _Explained] = {}
         self._status_due_s = 0.0
         self._states = {name: self._new_state(name, clock) for name, clock in sources.items()}
@@ -141,6 +142,10 @@ class InferenceLoop:
     def states(self) -> Mapping[str, SourceState]:
         """What is known of each source; for reading once `run` has returned."""
         return self._states
+
+    def count_restarts(self, restarts: Callable[[str], int]) -> None:
+        """Add how often a source's capture processes were started again to its status."""
+        self._restarts = restarts
 
     def stop(self) -> None:
         """Make `run` return soon; for signal handlers, which run in its own thread.
@@ -360,7 +365,11 @@ class InferenceLoop:
                 self._server.grant(state.name, state.uncredited)
                 state.uncredited = 0
             if window is not None:
-                out.append((state, window, now_s if state.ready_s is None else state.ready_s))
+                ready_s = now_s if state.ready_s is None else state.ready_s
+                # After a skip this is a later window than the one that was ready then.
+                newest_s = window.newest_capture_s
+                captured_s = None if newest_s is None else state.host_time_s(newest_s)
+                out.append((state, window, max(ready_s, captured_s or ready_s)))
                 state.ready_s = None
         return out
 
@@ -393,7 +402,8 @@ class InferenceLoop:
         state.state = "lost" if window.lost else "degraded" if missing else "live"
         state.detail = ", ".join(f"{name} {presence}" for name, presence in missing.items())
         if state.state != before:
-            self._publisher.publish(state.status(time.perf_counter()))
+            restarts = self._restarts(state.name)
+            self._publisher.publish(state.status(time.perf_counter(), restarts))
 
     def _capture_s(self, state: SourceState, window: Window, ready_s: float) -> float:
         """`perf_counter` time of the window's newest sample; of files read at full speed, when it had come."""
@@ -497,7 +507,9 @@ class InferenceLoop:
 
     def _publish_status(self, now_s: float) -> None:
         with self._lock:
-            statuses = [state.status(now_s) for state in self._states.values()]
+            statuses = [
+                state.status(now_s, self._restarts(name)) for name, state in self._states.items()
+            ]
         for status in statuses:
             self._publisher.publish(status)
         self._status_due_s = now_s + STATUS_EVERY_S

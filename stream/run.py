@@ -81,6 +81,7 @@ def run(config: RunConfig) -> int:
                 on_failed=loop.fail_source,
             )
         )
+        loop.count_restarts(supervisor.restarts)
         supervisor.start()
         names = ", ".join(source.name for source in config.sources) or "sources that connect"
         _say(f"publishing {names} on {publisher.endpoint}")

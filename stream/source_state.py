@@ -118,8 +118,8 @@ class SourceState:
         host_s = self.host_time_s(source_s)
         return None if host_s is None else time.time() - (time.perf_counter() - host_s)
 
-    def status(self, now_s: float) -> Status:
-        """The heartbeat as it stands."""
+    def status(self, now_s: float, process_restarts: int) -> Status:
+        """The heartbeat as it stands; devices are reopened, and their processes started again."""
         problems = [loss.problem for loss in self.losses.values() if loss.problem]
         source_s = now_s
         if self.clock == "media":
@@ -133,6 +133,6 @@ class SourceState:
             fps_in=self.frames.rate(now_s),
             hops_per_s=self.hops.rate(now_s),
             skipped=0 if self.windower is None else self.windower.skipped,
-            restarts=sum(loss.restarts for loss in self.losses.values()),
+            restarts=process_restarts + sum(loss.restarts for loss in self.losses.values()),
             uptime_s=now_s - self.began_s,
         )
