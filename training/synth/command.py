@@ -37,7 +37,7 @@ from training.synth.voice import SAMPLE_RATE_HZ
 #: Raise when a change of the generator changes what a (seed, split, index) looks or sounds like.
 GENERATOR_VERSION = 1
 #: A generous bound on one clip's file at `SIZE_PX`, for the check of free space.
-_CLIP_BYTES = 220_000
+_CLIP_BYTES = 180_000
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",

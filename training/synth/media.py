@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from emostream.errors import MediaError
 
-_VIDEO_OPTIONS = {"preset": "ultrafast", "crf": "21", "threads": "1", "g": "25"}
+_VIDEO_OPTIONS = {"preset": "ultrafast", "crf": "26", "threads": "1", "g": "25"}
 _AUDIO_OPTIONS = {"aac_coder": "fast"}
 AUDIO_BITS_S = 64_000
 

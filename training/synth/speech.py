@@ -20,7 +20,7 @@ RANGE_FACTOR = 1.42
 LOUDNESS_DB = 4.0
 RATE_FACTOR = 1.17
 PAUSE_FACTOR = 1.75
-BREATH_DB = 6.0
+BREATH_DB = 7.0
 TENSION_DB = 2.3
 TREMOR_FACTOR = 2.0
 CONTOUR_ST = 2.2
@@ -151,7 +151,7 @@ def _pitch(
     shape = (shape - heard.mean()) / max(float(heard.std()), 1e-6)
     semitones = z["pitch"] * PITCH_ST + shape * voice.range_st * RANGE_FACTOR ** z["pitch_range"]
     semitones += boundary * (z["contour"] * CONTOUR_ST - 0.8)
-    tremble = 0.05 + 0.28 * max(0.0, z["tremor"])
+    tremble = 0.2 * 2.2 ** z["tremor"]  # semitones, beside the cycle-to-cycle jitter
     semitones += tremble * np.sin(2 * np.pi * (rng.uniform(5.0, 7.0) * t + rng.random()))
     return np.clip(voice.f0_hz * 2.0 ** (semitones / 12), 55.0, 640.0)
 
