@@ -25,6 +25,7 @@ from emostream.errors import ConfigError, InputError, LinkError
 from emostream.sampling import grid_index, grid_time
 from stream.grid_picker import Pick
 from stream.ingest_protocol import (
+    LATENESS_S,
     MAX_PCM_SAMPLES,
     PCM_RATE_HZ,
     CaptureState,
@@ -64,6 +65,7 @@ class CaptureLink:
         streams: what this process captures: `("video",)`, `("audio",)` or both.
         clock: what its times are on.
         lossless: wait rather than drop.
+        lateness_s: how long after its capture data may reach the link; a window waits so long for it.
         max_frames: frames that may wait.
         max_audio_s: seconds of sound that may wait.
         secure: sets the CURVE options of the socket before it connects; without it the address's key is used.
@@ -81,12 +83,13 @@ class CaptureLink:
         streams: tuple[Stream, ...],
         clock: Clock = "host",
         lossless: bool = False,
+        lateness_s: float = LATENESS_S,
         max_frames: int = 8,
         max_audio_s: float = 4.0,
         secure: Callable[[zmq.Socket[bytes]], None] | None = None,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
     ) -> None:
-        hello = Hello(source, streams, os.getpid(), clock, lossless, address.token)
+        hello = Hello(source, streams, os.getpid(), clock, lossless, address.token, lateness_s)
         try:
             msgspec.convert(msgspec.structs.asdict(hello) | {"type": "hello"}, Hello)
         except msgspec.ValidationError as error:
@@ -362,7 +365,10 @@ class CaptureLink:
             if self._secure is not None:
                 self._secure(socket)
             elif self._address.server_key:
-                socket.curve_publickey, socket.curve_secretkey = zmq.curve_keypair()
+                own = self._address.client_key.encode(), self._address.client_secret.encode()
+                socket.curve_publickey, socket.curve_secretkey = (
+                    own if all(own) else zmq.curve_keypair()
+                )
                 socket.curve_serverkey = self._address.server_key.encode()
             socket.connect(self._address.endpoint)
             LinkLoop(self._state, socket, woken).run()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from emostream.errors import EmostreamError
+from emostream.labels import DEFAULT_LABELS
 from stream.messages import DEFAULT_ENDPOINT
 from stream.shadowing import refuse_shadowed_packages
 
@@ -201,13 +202,13 @@ def _infer(options: argparse.Namespace) -> None:
 def _model_config(options: argparse.Namespace) -> Any:
     from stream.serving import ModelConfig
 
-    given = {} if options.labels is None else {"labels": tuple(options.labels.split(","))}
+    labels = DEFAULT_LABELS if options.labels is None else tuple(options.labels.split(","))
     return ModelConfig(
         model=options.model,
         device=options.device,
         dtype=options.dtype,
+        labels=labels,
         audio_context_s=options.audio_context_s,
-        **given,
     )
 
 
@@ -281,7 +282,7 @@ def _capture(options: argparse.Namespace) -> int:
     from stream.sources import parse_sources
 
     sources = parse_sources(options.source, options.video, options.audio, options.name)
-    return capture(sources, options.connect, options.curve)
+    return capture(sources, options.connect, curve=options.curve)
 
 
 def _devices(options: argparse.Namespace) -> None:

@@ -10,7 +10,7 @@ devices and live network streams (`clock="host"`), media time from 0 for files (
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal, TypeVar
 
 import msgspec
@@ -26,10 +26,18 @@ MAX_PCM_SAMPLES = 10 * PCM_RATE_HZ
 MAX_MESSAGE_BYTES = 32 * 2**20  # one 4K RGB frame is 24.9 MB
 TOKEN_VARIABLE = "EMOSTREAM_INGEST_TOKEN"
 SERVER_KEY_VARIABLE = "EMOSTREAM_INGEST_SERVER_KEY"
+_ADDRESS_VARIABLES = (
+    TOKEN_VARIABLE,
+    SERVER_KEY_VARIABLE,
+    "EMOSTREAM_INGEST_CLIENT_KEY",
+    "EMOSTREAM_INGEST_CLIENT_SECRET",
+)
 
 Stream = Literal["video", "audio"]
 Clock = Literal["host", "media"]
 CaptureState = Literal["opening", "live", "lost", "retrying"]
+
+LATENESS_S = 0.15  # of cameras and microphones, their drivers' buffers and one late frame included
 
 SourceName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,32}\Z")]
 Count = Annotated[int, Meta(ge=0)]
@@ -44,6 +52,8 @@ class Hello(Struct, frozen=True, tag="hello"):
     clock: Clock
     lossless: bool  # sends data only against `Credit`, and drops none
     token: str = ""
+    # How long after its capture data may come.
+    lateness_s: Annotated[float, Meta(ge=0, le=60)] = LATENESS_S
 
 
 class FrameHeader(Struct, frozen=True, tag="frame"):
@@ -238,12 +248,19 @@ class IngestAddress:
     """
 
     endpoint: str  # ipc:///…/i or tcp://127.0.0.1:port
-    token: str = ""
+    token: str = field(default="", repr=False)
     server_key: str = ""  # CURVE public key (Z85) of the server; empty without CURVE
+    client_key: str = (
+        ""  # our own, where the server has an allow-list; else one is made for the run
+    )
+    client_secret: str = field(default="", repr=False)
 
     def environment(self) -> dict[str, str]:
         """Variables to add to a capture process's environment."""
-        return {TOKEN_VARIABLE: self.token, SERVER_KEY_VARIABLE: self.server_key}
+        return dict(zip(_ADDRESS_VARIABLES, self._secrets(), strict=True))
+
+    def _secrets(self) -> tuple[str, ...]:
+        return self.token, self.server_key, self.client_key, self.client_secret
 
     @classmethod
     def from_environment(cls, endpoint: str) -> "IngestAddress":
@@ -257,5 +274,4 @@ class IngestAddress:
                 f"capture: wanted an ipc:// or tcp:// endpoint, found {endpoint!r}; "
                 "give the endpoint that the inference process printed"
             )
-        token = os.environ.pop(TOKEN_VARIABLE, "")
-        return cls(endpoint, token, os.environ.pop(SERVER_KEY_VARIABLE, ""))
+        return cls(endpoint, *(os.environ.pop(name, "") for name in _ADDRESS_VARIABLES))

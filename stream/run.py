@@ -2,7 +2,7 @@
 
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,11 +73,15 @@ def run(config: RunConfig) -> int:
             {source.name: _clock(source) for source in config.sources},
             dynamic=config.ingest is not None,
         )
-        _stop_on_signals(loop, stack)
+        stop_on_signals(loop.stop, stack)
         supervisor = stack.enter_context(
             Supervisor(
                 address,
-                [capture for source in config.sources for capture in captures(source, config)],
+                [
+                    capture
+                    for source in config.sources
+                    for capture in captures(source, loop=config.loop, realtime=config.realtime)
+                ],
                 on_failed=loop.fail_source,
             )
         )
@@ -96,13 +100,13 @@ def run(config: RunConfig) -> int:
     return 2 if failed and len(failed) == len(loop.states) else 0
 
 
-def captures(source: Source, config: RunConfig) -> list[Capture]:
-    """The capture processes of a source."""
+def captures(source: Source, *, loop: bool = False, realtime: bool = True) -> list[Capture]:
+    """The capture processes of a source; `loop` and `realtime` are for files."""
     if isinstance(source, MediaSource):
         arguments = ["--location", source.location]
         if not source.is_live:
-            arguments += ["--pace", "realtime" if config.realtime else "max"]
-            arguments += ["--loop"] * config.loop
+            arguments += ["--pace", "realtime" if realtime else "max"]
+            arguments += ["--loop"] * loop
         return [
             Capture(
                 module="stream.file_capture",
@@ -148,10 +152,10 @@ def _bind_remote(
     return server.bind(config.ingest, secure=lambda socket: security.configure_server(socket, keys))
 
 
-def _stop_on_signals(loop: InferenceLoop, stack: ExitStack) -> None:
-    """Ctrl-C and SIGTERM end the run in order; the handlers that were there come back afterwards."""
+def stop_on_signals(stop: Callable[[], None], stack: ExitStack) -> None:
+    """Ctrl-C and SIGTERM call `stop`; the handlers that were there come back with `stack`."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        previous = signal.signal(number, lambda *_: loop.stop())
+        previous = signal.signal(number, lambda *_: stop())
         stack.callback(signal.signal, number, previous)
 
 
