@@ -20,7 +20,7 @@ from collections.abc import Callable
 from emostream.errors import EmostreamError, LinkError
 from stream import lifeline
 from stream.capture_link import CaptureLink
-from stream.ingest_protocol import Clock, IngestAddress, Stream
+from stream.ingest_protocol import LATENESS_S, Clock, IngestAddress, Stream
 from stream.local_endpoint import remove_endpoint_directory
 
 EXIT_OK = 0  # told to stop, or the file is over: not to be restarted
@@ -44,6 +44,7 @@ def run_capture(
     streams: tuple[Stream, ...],
     clock: Clock = "host",
     lossless: bool = False,
+    lateness_s: float = LATENESS_S,
 ) -> int:
     """Run `capture` with a link that is ready, until it returns; returns the exit code.
 
@@ -53,7 +54,12 @@ def run_capture(
     try:
         address = IngestAddress.from_environment(args.endpoint)
         link = CaptureLink(
-            address, source=args.source, streams=streams, clock=clock, lossless=lossless
+            address,
+            source=args.source,
+            streams=streams,
+            clock=clock,
+            lossless=lossless,
+            lateness_s=lateness_s,
         )
     except EmostreamError as error:
         print(error, file=sys.stderr)  # noqa: T201  the parent reads it

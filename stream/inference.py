@@ -266,8 +266,12 @@ class InferenceLoop:
         state.clock, state.lossless = event.clock, event.lossless
         for stream in event.streams:
             state.losses.setdefault(stream, Losses()).problem = ""
+            state.lateness_s[stream] = event.lateness_s
         if state.windower is None and (self._live or state.clock == "media"):
             self._open(state)
+        elif state.windower is not None:
+            for stream in event.streams:
+                state.windower.set_lateness(stream, event.lateness_s)
 
     def _open(self, state: SourceState) -> None:
         """The source's data count from now on: files from their beginning, devices from this moment."""
@@ -285,6 +289,8 @@ class InferenceLoop:
             origin_s=0.0 if state.clock == "media" else time.perf_counter(),
             lossless=state.lossless,
         )
+        for stream, lateness_s in state.lateness_s.items():
+            state.windower.set_lateness(stream, lateness_s)
         state.note_losses()
 
     def _new_state(self, name: str, clock: Clock) -> SourceState:

@@ -17,6 +17,7 @@ class Connected:
     pid: int
     clock: Clock
     lossless: bool
+    lateness_s: float  # how long after its capture data may come
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

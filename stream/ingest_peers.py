@@ -79,6 +79,7 @@ class PeerTable:
             pid=hello.pid,
             clock=hello.clock,
             lossless=hello.lossless,
+            lateness_s=hello.lateness_s,
         )
 
     def _replace(self, router: Socket, identity: bytes, hello: Hello, ledger: Ledger) -> None:

@@ -60,6 +60,7 @@ class SourceState:
         detail: What is wrong, in one line; empty if nothing is.
         failed: A file that cannot be read: nothing will come of it.
         streams: Streams that are connected.
+        lateness_s: How long after its capture each stream's data may come.
         uncredited: Messages of a lossless source that it has not been given credit for again.
         position_s: End of the newest window, source clock.
         smoothed_label: Of the newest window.
@@ -81,6 +82,7 @@ class SourceState:
     detail: str = ""
     failed: bool = False
     streams: set[Stream] = field(default_factory=set)
+    lateness_s: dict[Stream, float] = field(default_factory=dict)
     losses: dict[Stream, Losses] = field(default_factory=dict)
     uncredited: int = 0
     frames: RateMeter = field(default_factory=RateMeter)

@@ -3,7 +3,7 @@
 Pure: it is given data and the time, and never reads a clock or a socket. All times are on the source clock.
 
 Window k covers (t_k - window_s, t_k] with t_k = k * step_s and step_s = window_s / num_frames. It is *ready* when each
-stream that can still deliver has been received up to t_k, or `lateness_s` after t_k at the latest.
+stream that is delivering has been received up to t_k, or `lateness_s` after t_k at the latest.
 """
 
 import math
@@ -25,10 +25,10 @@ GAP_TOLERATED = 16  # samples, 1 ms: the rounding of joints between chunks, inau
 class _Progress:
     """How far one stream has come."""
 
-    def __init__(self, lateness_s: float) -> None:
+    def __init__(self, lateness_s: float, *, awaited: bool) -> None:
         self.lateness_s = lateness_s
         self.watermark_s = -math.inf  # everything captured at or before it has been received
-        self.awaited = True  # may still deliver: neither lost nor ended
+        self.awaited = awaited  # has begun to deliver, and is neither lost nor ended
         self.ended = False
 
     def reach(self, time_s: float) -> None:
@@ -90,7 +90,11 @@ class Windower:
         self._hop = hop_steps
         self._lossless = lossless
         self._samples = round(window_s * PCM_RATE_HZ)
-        self._streams = {stream: _Progress(lateness[stream]) for stream in streams}
+        self._streams = {
+            # Live, a device that may never come is not waited for; a file must not lose its slower stream.
+            stream: _Progress(lateness[stream], awaited=lossless)
+            for stream in streams
+        }
         self._first = grid_index(origin_s, self.step_s) + num_frames
         self._next = self._first  # the window that is cut next
         self._cells: dict[int, tuple[float, NDArray[np.uint8]]] = {}
@@ -154,6 +158,11 @@ class Windower:
             if stream in self._streams:
                 self._streams[stream].awaited = False
                 self._streams[stream].ended = True
+
+    def set_lateness(self, stream: Stream, lateness_s: float) -> None:
+        """Wait so long after a window's end for what `stream` has captured until then."""
+        if stream in self._streams:
+            self._streams[stream].lateness_s = lateness_s
 
     def note_dropped(self, *, frames: int | None = None, audio_ms: float | None = None) -> None:
         """What capture has dropped so far, cumulative; None leaves a count as it was."""

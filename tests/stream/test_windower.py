@@ -237,8 +237,9 @@ def fill(
 def test_a_window_is_ready_once_both_streams_have_passed_its_end() -> None:
     windower = new_windower()
     fill(windower, 0, 2, audio=False)
+    fill(windower, 0, 1.9, video=False)
     assert windower.advance(2.0) is None
-    fill(windower, 0, 2, video=False)
+    fill(windower, 1.9, 2, video=False)
     window = windower.advance(2.0)
     assert window is not None
     assert (window.id, window.modalities.video, window.modalities.audio) == (4, "ok", "ok")
@@ -327,6 +328,16 @@ def test_both_missing_is_lost_and_the_clock_goes_on() -> None:
         assert window.id == k
         assert window.lost
         assert window.newest_capture_s is None
+
+
+def test_what_never_came_is_not_waited_for_live_and_is_without_loss() -> None:
+    live, lossless = new_windower(), new_windower(lossless=True)
+    for windower in (live, lossless):
+        fill(windower, 0, 2, video=False)
+    window = live.advance(2.0)
+    assert window is not None
+    assert window.modalities.video == "missing"
+    assert lossless.advance() is None
 
 
 def test_a_source_without_video_is_served_by_its_sound() -> None:
