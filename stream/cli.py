@@ -213,7 +213,7 @@ def _model_config(options: argparse.Namespace) -> Any:
 
 
 def _inference_config(options: argparse.Namespace, model_name: str) -> Any:
-    from stream.inference import InferenceConfig
+    from stream.config import InferenceConfig
 
     return InferenceConfig(
         window_s=options.window_s,

@@ -5,20 +5,20 @@ The main thread takes every window that is ready, of all sources at once, and pu
 it writes reasoning, one token at a time. A window that the model had no time for is skipped and counted, never queued.
 """
 
+from __future__ import annotations
+
 import contextlib
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from emostream.errors import ConfigError
-from emostream.reasoning import ReasoningStep
-from emostream.recognizer import Recognition, Recognizer
-from emostream.streaming import MediaWindow
 from stream import messages
+from stream.config import InferenceConfig
 from stream.ingest import IngestServer
 from stream.ingest_events import (
     Connected,
@@ -38,51 +38,17 @@ from stream.rolling import Rolling
 from stream.source_state import Losses, SourceState
 from stream.windower import Window, Windower
 
+if TYPE_CHECKING:
+    # torch takes seconds to import; by then the status shall say that we are starting.
+    from emostream.reasoning import ReasoningStep
+    from emostream.recognizer import Recognition, Recognizer
+    from emostream.streaming import MediaWindow
+
 POLL_MS = 100
 STATUS_EVERY_S = 1.0
 REASONING_EVERY_S = 0.1  # how often growing text is sent; the end of an answer is sent at once
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class InferenceConfig:
-    """How windows are cut and answers are given.
-
-    Attributes:
-        window_s: Length of a window.
-        num_frames: Frames in it.
-        hop_steps: Grid steps from one window to the next.
-        reason_every_s: Seconds of source time between reasonings; 0 for none. A change of the smoothed label starts
-            one too.
-        smoothing_s: Time constant of the rolling label.
-        hysteresis: Lead in probability that a new rolling label needs.
-        model_name: As published in every label.
-    """
-
-    window_s: float = 4.0
-    num_frames: int = 8
-    hop_steps: int = 1
-    reason_every_s: float = 5.0
-    smoothing_s: float = 1.0
-    hysteresis: float = 0.1
-    model_name: str = "tiny"
-
-    def __post_init__(self) -> None:
-        if not self.window_s > 0 or self.num_frames < 1 or self.hop_steps < 1:
-            raise ConfigError(
-                f"run: window of {self.window_s} s, {self.num_frames} frames, hop of {self.hop_steps} steps; "
-                "all must be above 0."
-            )
-        if self.reason_every_s < 0:
-            raise ConfigError(
-                f"run: --reason-every-s is {self.reason_every_s}; wanted 0 (off) or more."
-            )
-
-    @property
-    def step_s(self) -> float:
-        """Seconds between grid points."""
-        return self.window_s / self.num_frames
 
 
 @dataclass(slots=True)
@@ -529,6 +495,8 @@ class InferenceLoop:
 
 def media_window(window: Window) -> MediaWindow:
     """A windower's window as the model takes it."""
+    from emostream.streaming import MediaWindow
+
     return MediaWindow(
         source=window.source,
         keys=tuple(frame.key for frame in window.frames),

@@ -22,7 +22,7 @@ from emostream.media import TimedFrame, iter_frames, iter_pcm, probe, read_audio
 from emostream.modeling import EmostreamForCausalLM
 from emostream.processor import SAMPLE_RATE_HZ, EmostreamProcessor
 from emostream.sampling import grid_frames, grid_index, grid_time
-from stream.inference import InferenceConfig
+from stream.config import InferenceConfig
 from stream.messages import Dropped, Label, Latency, Modalities, Presence, Window, encode
 from stream.recording import RecordingError
 from stream.rolling import Rolling

@@ -10,7 +10,8 @@ from pathlib import Path
 import zmq
 
 from stream import endpoints, security
-from stream.inference import InferenceConfig, InferenceLoop
+from stream.config import InferenceConfig
+from stream.inference import InferenceLoop
 from stream.ingest import IngestServer
 from stream.ingest_protocol import Clock
 from stream.messages import DEFAULT_ENDPOINT, Encoding

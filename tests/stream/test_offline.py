@@ -8,7 +8,8 @@ from emostream.labels import DEFAULT_LABELS
 from emostream.media import MediaReader, TimedFrame
 from emostream.presets import from_preset
 from emostream.recognizer import Recognizer
-from stream.inference import InferenceConfig, media_window
+from stream.config import InferenceConfig
+from stream.inference import media_window
 from stream.offline import infer
 from stream.windower import Windower
 from tests.media_factory import Audio, Video, noise, write_media
