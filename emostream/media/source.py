@@ -210,7 +210,8 @@ class PacketSource:
                         packet = next(packets)
                     failures = 0
                     yield self._retime(packet)
-            except StopIteration:
+            except (StopIteration, IndexError):
+                # IndexError: at the end PyAV trips over streams that turned up while reading; ours are flushed by then.
                 return
             except av.error.ExitError as error:
                 raise MediaError(f"{self._source}: no data for {self._read_timeout_s} s") from error

@@ -488,6 +488,19 @@ def test_joined_recordings_go_on(tmp_path: Path, second_s: float) -> None:
     assert got.stats.gap_samples < 1600
 
 
+def test_audio_that_begins_later_than_the_container_says(tmp_path: Path) -> None:
+    """Probing ends before the audio begins; FFmpeg then takes the file's start for the stream's."""
+    silent = write_media(tmp_path / "silent.ts", Video())
+    spoken = write_media(tmp_path / "spoken.ts", Video(start_s=3.0), Audio(start_s=3.0))
+    path = tmp_path / "joined.ts"
+    path.write_bytes(silent.read_bytes() + spoken.read_bytes())
+    got = read_all(path, options={"probesize": "5000", "analyzeduration": "100000"})
+    assert got.info.audio is not None
+    assert got.info.audio.start_s == 0.0
+    assert numbers(got.frames) == [*range(50), *range(50)]
+    assert got.chunks[0].start_s == pytest.approx(got.frames[50].time_s, abs=0.03)
+
+
 def test_missing_streams_are_absent_and_named(tmp_path: Path) -> None:
     silent = write_media(tmp_path / "silent.mp4", Video())
     clip = load_clip(silent)

@@ -102,6 +102,18 @@ def test_a_file_by_http_is_read_as_from_disk(server: Server, tmp_path: Path) -> 
             assert (a.pcm == b.pcm).all()
 
 
+def test_a_stream_that_turns_up_late_does_no_harm(server: Server, tmp_path: Path) -> None:
+    """PyAV fails on it at the end."""
+    silent = write_media(tmp_path / "silent.ts", Video())
+    spoken = write_media(tmp_path / "spoken.ts", Video(start_s=3.0), Audio(start_s=3.0))
+    server.files["joined.ts"] = silent.read_bytes() + spoken.read_bytes()
+    probing = {"probesize": "5000", "analyzeduration": "100000"}
+    with MediaReader(f"{server.url}/joined.ts", options=probing) as reader:
+        assert reader.info.audio is None
+        frames = [event for event in reader if isinstance(event, TimedFrame)]
+    assert [read_number(frame.rgb) for frame in frames] == [*range(50), *range(50)]
+
+
 def test_mjpeg_frames_have_their_time_of_arrival(server: Server) -> None:
     """A stream without timestamps would otherwise run at a made-up 25 frames a second."""
     server.go_on.set()
