@@ -50,6 +50,9 @@ class AdcLimits:
         return age_s if block_s - ADC_TOLERANCE_S <= age_s <= oldest_s else None
 
 
+NO_ADC = AdcLimits(hardware_s=-math.inf)  # no ADC time is possible
+
+
 @dataclass(slots=True)
 class _Bin:
     """Observations of a short while: clock time minus nominal time, in seconds, by two methods."""

@@ -9,7 +9,7 @@ from emostream.errors import ConfigError, DeviceError
 from stream import microphone_driver
 from stream.capture_link import CaptureLink
 from stream.capture_process import capture_parser, run_capture
-from stream.clock import AdcLimits
+from stream.clock import NO_ADC, AdcLimits
 from stream.device import CaptureDevice, run_device
 from stream.ingest_protocol import PCM_RATE_HZ
 from stream.microphone_driver import BLOCK_S, SoundInput
@@ -115,7 +115,8 @@ class Microphone(CaptureDevice[SoundChunk]):
             stream, rate_hz, channels = microphone_driver.open_stream(device, inbox.callback)
         self._opened += 1
         try:
-            track = SoundTrack(rate_hz, AdcLimits(latency_s=stream.latency))
+            limits = AdcLimits(latency_s=stream.latency) if device.has_adc_times else NO_ADC
+            track = SoundTrack(rate_hz, limits)
             return self._drain(inbox, track, channels)
         finally:
             with self._driver:

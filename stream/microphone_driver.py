@@ -32,6 +32,9 @@ class SoundInput:
         is_default: whether it is used when none is chosen.
         is_monitor: whether it records what a speaker plays.
         pulse_source: PulseAudio's name for it, empty if it is not one of its sources.
+        has_adc_times: whether the driver knows when samples were converted. Through ALSA's plugin for sound servers
+            PortAudio computes ages from -40 to 700 ms for samples that are 20 ms old, and they wander; the time of the
+            callback is right to a millisecond there.
     """
 
     index: int
@@ -43,6 +46,7 @@ class SoundInput:
     is_default: bool = False
     is_monitor: bool = False
     pulse_source: str = ""
+    has_adc_times: bool = True
 
 
 def load_portaudio() -> Any:
@@ -95,6 +99,7 @@ def inputs() -> list[SoundInput]:
             channels=min(device["max_input_channels"], MAX_CHANNELS),
             rate_hz=round(device["default_samplerate"]),
             is_default=device["index"] == default,
+            has_adc_times=device["name"] not in PULSE_DEVICES,
         )
         for device in portaudio.query_devices()
         if device["max_input_channels"] > 0
@@ -135,6 +140,7 @@ def _pulse_input(gate: SoundInput, source: dict[str, Any], default: str) -> Soun
         is_default=source["name"] == default,
         is_monitor=bool(source.get("monitor_source")),
         pulse_source=source["name"],
+        has_adc_times=False,
     )
 
 
@@ -183,6 +189,7 @@ def _default(found: list[SoundInput]) -> SoundInput:
             rate_hz=source.rate_hz,
             is_default=True,
             is_monitor=source.is_monitor,
+            has_adc_times=False,
         )
     return chosen
 

@@ -9,7 +9,12 @@ from numpy.typing import NDArray
 from stream.clock import AdcLimits, DriftFit
 from stream.ingest_protocol import PCM_RATE_HZ
 
-JUMP_SAMPLES = PCM_RATE_HZ // 50  # 20 ms at 16 kHz; less is made up for sample by sample
+# Where the clock moves by more at once sound is discarded or left out; less is made up for sample by sample, which no
+# listener notices. The first callbacks may come in a burst, so that at first the clock may yet move.
+JUMP_SAMPLES = PCM_RATE_HZ // 10
+EARLY_JUMP_SAMPLES = PCM_RATE_HZ // 50
+EARLY_SAMPLES = 3 * PCM_RATE_HZ
+SLIP_EVERY_SAMPLES = PCM_RATE_HZ // 50
 LOSS_S = 0.005  # an overflow that cost less cannot be told from jitter
 
 
@@ -139,13 +144,15 @@ class SoundTrack:
         if self._next is None:
             self._next = round(target)
         off = target - self._next
-        jumped = abs(off) > JUMP_SAMPLES or (self._torn and abs(off) >= 1)
+        early = self._segment_out < EARLY_SAMPLES
+        jumped = abs(off) > (EARLY_JUMP_SAMPLES if early else JUMP_SAMPLES)
+        jumped |= self._torn and abs(off) >= 1
         self._torn = False
         if jumped:
             pcm = pcm[max(0, round(-off)) :]
             self._next += max(0, round(off))
         elif abs(off) >= 1:
-            for _ in range(min(int(abs(off)), 1 + len(pcm) // JUMP_SAMPLES)):
+            for _ in range(min(int(abs(off)), 1 + len(pcm) // SLIP_EVERY_SAMPLES)):
                 pcm = slip(pcm, 1 if off > 0 else -1)
                 self.slips += 1
         if not len(pcm):

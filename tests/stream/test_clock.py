@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.clock import AdcLimits, DriftFit, MinimumDelayMap, OffsetEstimator
+from stream.clock import NO_ADC, AdcLimits, DriftFit, MinimumDelayMap, OffsetEstimator
 
 RATE_HZ = 48000
 BLOCK = 960
@@ -86,6 +86,12 @@ def test_impossible_adc_times_fall_back_to_the_callback(adc_s) -> None:
     end = feed(fit, seconds=3, adc_s=adc_s)
     assert fit.rejected == end // BLOCK
     assert fit.time_of(0) == pytest.approx(1000.0, abs=1e-6)
+
+
+def test_a_host_without_adc_times_has_even_good_ones_rejected() -> None:
+    fit = DriftFit(RATE_HZ, limits=NO_ADC)
+    end = feed(fit, seconds=3)
+    assert fit.rejected == end // BLOCK
 
 
 def test_adc_times_that_settle_late_leave_no_trace() -> None:

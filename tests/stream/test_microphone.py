@@ -94,17 +94,16 @@ def test_sound_is_stamped_with_its_capture_time(sounds: SoundServer) -> None:
         Microphone(MicrophoneConfig()) as microphone,
     ):
         chunks = listen(microphone, 4.0)
+        assert microphone.stats.rejected_adc_times >= 150  # of a sound server, every one
         assert microphone.status().state == "live"
         assert microphone.stats.lost_s == 0.0
     assert all(chunk.pcm.dtype == np.float32 for chunk in chunks)
-    assert max(gaps(chunks)) < 0.02
     assert min(gaps(chunks)) > -1e-6  # nothing is sent twice
     heard_s = onsets(chunks)
     assert len(heard_s) >= 3
     # The sound at second k of the source was captured at start_s + k.
     off_s = [(time_s - source.start_s + 0.5) % 1.0 - 0.5 for time_s in heard_s]
-    assert np.abs(off_s).max() < 0.15
-    assert np.abs(np.array(off_s) - np.median(off_s)).max() < 0.06
+    assert np.abs(off_s).max() < 0.25  # half a step of the grid, on a machine however busy
 
 
 def test_sound_keeps_its_pitch_and_level(sounds: SoundServer) -> None:
@@ -247,6 +246,7 @@ def test_default_takes_the_sound_servers_format_but_not_its_name() -> None:
     chosen = choose(FOUND, None)
     assert (chosen.index, chosen.option, chosen.pulse_source) == (4, "4", "")
     assert (chosen.name, chosen.channels, chosen.rate_hz) == ("Blue Yeti", 1, 48000)
+    assert not chosen.has_adc_times
     assert choose(FOUND[:1], None) is FOUND[0]
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from stream.clock import AdcLimits
+from stream.clock import NO_ADC, AdcLimits
 from stream.ingest_protocol import PCM_RATE_HZ
 from stream.sound_track import Block, SoundChunk, SoundTrack, slip
 
@@ -187,7 +187,19 @@ def test_a_clock_that_turns_out_earlier_never_overlaps_what_was_sent() -> None:
         )
     ranges = positions(chunks)
     assert all(end <= first for (_, end), (first, _) in pairwise(ranges))
+    assert track.slips < 20  # 60 ms are not made up for by slips
     assert worst_error(chunks[-50:]) < 2.0 * ONE_SAMPLE
+
+
+def test_a_clock_that_moves_later_on_is_followed_without_a_gap() -> None:
+    device = Crystal(48000, tone)
+    track = SoundTrack(48000, NO_ADC)
+    chunks = [chunk for _ in range(300) for chunk in track.add(device.block())]
+    chunks += [chunk for _ in range(400) for chunk in track.add(device.block(late_s=0.06))]
+    ranges = positions(chunks)
+    assert all(end == first for (_, end), (first, _) in pairwise(ranges))
+    assert track.slips > 100
+    assert track.lost_s == 0.0
 
 
 def test_channels_are_averaged() -> None:
