@@ -11,7 +11,7 @@ from stream.ingest_ledger import Ledger, Peer
 from stream.ingest_protocol import Credit, Downstream, Hello, Reject, Start, Stream, Welcome
 
 SILENCE_S = 5.0  # a peer that does not even ping is gone
-INITIAL_CREDIT = 32
+INITIAL_CREDIT = 16  # messages; over a second of a file
 MAX_PEERS = 64
 
 Socket = zmq.Socket[bytes]
