@@ -73,11 +73,13 @@ class EmostreamModel(Qwen2Model):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, Connector):
+        # Asked leaf by leaf, since transformers passes over modules without parameters of their own, such as the
+        # connector itself; and before there is one, by Qwen2Model's __init__.
+        connector = getattr(self, "mm_projector", nn.Module())
+        leaf = isinstance(module, nn.Conv2d | nn.Conv3d | nn.Linear)
+        if leaf and any(module is part for part in connector.modules()):
             # Qwen2's 0.02 would make 1x1 convolutions of a few hundred channels vanish; keep the variance instead.
-            for part in module.modules():
-                if isinstance(part, nn.Conv2d | nn.Conv3d | nn.Linear):
-                    init.kaiming_normal_(part.weight, nonlinearity="linear")
+            init.kaiming_normal_(module.weight, nonlinearity="linear")
 
     def train(self, mode: bool = True) -> "EmostreamModel":
         """As `nn.Module.train`, except that frozen towers stay in eval mode: BERT and Whisper hold dropout."""
