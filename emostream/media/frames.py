@@ -1,5 +1,6 @@
-"""Decoded video frames as upright RGB arrays."""
+"""Decoded video frames as upright RGB arrays, and their times where the container has none."""
 
+import heapq
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,3 +53,31 @@ def upright_rgb(frame: Any, size: tuple[int, int] | None = None) -> NDArray[np.u
 def rotation_deg(frame: Any) -> int:
     """Counter-clockwise rotation, in [-180, 180], that a decoded `av.VideoFrame` needs to be upright."""
     return int(frame.rotation)
+
+
+class DecodingOrder:
+    """Presentation times of frames whose packets carry decoding times only.
+
+    So it is in AVI; the presentation times that FFmpeg makes up there are out of order where H.264 has B-frames.
+    Frames come out of a decoder in order of presentation, so each takes the earliest decoding time that is not taken.
+    """
+
+    def __init__(self) -> None:
+        self._times: list[int] = []  # a heap of those fed and not yet taken
+
+    def feed(self, packet: Any) -> None:
+        """A packet goes to the decoder."""
+        if packet.pts is None and packet.dts is not None:
+            heapq.heappush(self._times, packet.dts)
+
+    def lost(self, packet: Any) -> None:
+        """The decoder refused it."""
+        if packet.dts in self._times:
+            self._times.remove(packet.dts)
+            heapq.heapify(self._times)
+
+    def next(self, held_back: int) -> int | None:
+        """The time of the frame that came out; the decoder holds back `held_back` packets at most after it."""
+        while len(self._times) > held_back + 1:
+            heapq.heappop(self._times)  # its packet gave no frame
+        return heapq.heappop(self._times) if self._times else None

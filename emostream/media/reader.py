@@ -219,7 +219,7 @@ class MediaReader:
             assert self.info.audio is not None
             origin_s = self.info.audio.start_s if self.info.zero_s is not None else time_s or 0.0
             self._track = PcmTrack(origin_s, self._start_s, self._end_s, self._chunk_samples)
-        packed = None if frame.format.is_planar else len(frame.layout.channels)
+        packed = None if frame.format.is_planar else frame.layout.nb_channels
         mono = to_mono(frame.to_ndarray(), packed)
         if not np.isfinite(mono).all():
             self.stats.decode_error("audio samples that are not numbers")

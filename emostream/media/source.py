@@ -1,6 +1,5 @@
 """Packets of files and URLs on one continuous clock, from a point in time on, and their decoding."""
 
-import heapq
 import threading
 import time
 from collections import deque
@@ -14,6 +13,7 @@ import av.error
 
 from emostream.errors import MediaError
 from emostream.media.container import describe, is_url, open_container, pick_stream
+from emostream.media.frames import DecodingOrder
 from emostream.media.info import BOTH, MediaStats, Modality
 from emostream.sampling import EDGE_S
 
@@ -36,32 +36,6 @@ SPLICE_S = 10.0
 SPLICE_BACK_S = 0.5
 #: Failures of the demuxer in a row after which the rest is given up.
 MAX_DEMUX_ERRORS = 32
-
-
-class _DecodingOrder:
-    """Presentation times of frames whose packets carry decoding times only.
-
-    So it is in AVI; the presentation times that FFmpeg makes up there are out of order where H.264 has B-frames.
-    Frames come out of a decoder in order of presentation, so each takes the earliest decoding time that is not taken.
-    """
-
-    def __init__(self) -> None:
-        self._times: list[int] = []  # a heap of those fed and not yet taken
-
-    def feed(self, packet: Any) -> None:
-        if packet.pts is None and packet.dts is not None:
-            heapq.heappush(self._times, packet.dts)
-
-    def lost(self, packet: Any) -> None:
-        if packet.dts in self._times:
-            self._times.remove(packet.dts)
-            heapq.heapify(self._times)
-
-    def next(self, held_back: int) -> int | None:
-        """The time of the frame that came out; the decoder holds back `held_back` packets at most after it."""
-        while len(self._times) > held_back + 1:
-            heapq.heappop(self._times)  # its packet gave no frame
-        return heapq.heappop(self._times) if self._times else None
 
 
 class PacketSource:
@@ -101,7 +75,7 @@ class PacketSource:
         self._offset_s = Fraction(0)  # added to timestamps to close up splices
         self._next_dts_s: dict[int, Fraction] = {}
         self._arrival_zero_s: float | None = None
-        self._decoding = _DecodingOrder()
+        self._decoding = DecodingOrder()
         self._container = open_container(*self._open_args)
         try:
             self.info = describe(self._container, source)
@@ -182,7 +156,7 @@ class PacketSource:
         flush.stream, flush.time_base = stream, stream.time_base
         frames = self.decode(flush)
         stream.codec_context.flush_buffers()
-        self._decoding = _DecodingOrder()
+        self._decoding = DecodingOrder()
         return frames
 
     def __enter__(self) -> Self:

@@ -1,6 +1,7 @@
 """Media decoding, tried on real files of many kinds. `test_media_damage.py` has the broken ones."""
 
 import itertools
+import wave
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -364,6 +365,18 @@ def test_rates_and_layouts_become_16_khz_mono(tmp_path: Path, rate_hz: int, layo
     assert len(pcm) == 32_000
     expected = 0.5 * np.sin(2 * np.pi * 440 * np.arange(32_000) / 16_000)
     assert np.abs(pcm - expected)[200:-200].max() < 2e-4
+
+
+@pytest.mark.parametrize("channels", [3, 9, 24])
+def test_any_number_of_channels_without_names(tmp_path: Path, channels: int) -> None:
+    path = tmp_path / "array.wav"
+    ramp = (np.arange(16_000) % 3000).astype("<i2")
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(channels)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        file.writeframes(np.repeat(ramp[:, None], channels, axis=1).tobytes())
+    assert np.array_equal(read_audio(path).pcm, ramp / np.float32(32768))
 
 
 def test_channels_weigh_the_same(tmp_path: Path) -> None:
