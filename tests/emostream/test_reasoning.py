@@ -41,7 +41,8 @@ def generated(model, processor, win, tokens=TOKENS):
     with torch.no_grad():
         ids = model.generate(**inputs, max_new_tokens=tokens, do_sample=False)
     new = ids[0, inputs["input_ids"].shape[1] :]
-    return processor.tokenizer.decode(new, skip_special_tokens=True), len(new)
+    # A character cut short by the length limit is held back by the stream and a replacement character here.
+    return processor.tokenizer.decode(new, skip_special_tokens=True).rstrip("\ufffd"), len(new)
 
 
 def finish(recognizer):
