@@ -213,6 +213,7 @@ def test_channels_are_averaged() -> None:
     assert chunk.start_s == pytest.approx(100.0)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-1, 1, width=32), min_size=2, max_size=50))
 def test_slip_changes_the_length_by_one_and_invents_no_peak(values: list[float]) -> None:
     pcm = np.array(values, np.float32)
