@@ -133,8 +133,9 @@ class CaptureLink:
             self._wake()
         self._thread.join()
         self._thread = None
-        self._wake_up.close()
-        self._wake_up = None
+        with self._changed:  # a device's own thread may still be sending
+            self._wake_up.close()
+            self._wake_up = None
 
     def wait_ready(self, timeout_s: float) -> Welcome:
         """Wait until the inference process has answered and, for devices, the clock offset is known.

@@ -48,6 +48,7 @@ from stream.ingest_protocol import (
     ProtocolError,
     Reject,
     Stop,
+    Unknown,
     Upstream,
     decode_upstream,
     encode,
@@ -289,6 +290,7 @@ class IngestServer:
         found = self._peers.find(router, identity)
         if found is None:
             self._count("unauthenticated", f"ingest: {type(message).__name__} before any hello")
+            self._send(router, identity, Unknown())
             return None
         peer, ledger = found
         peer.heard_s = time.perf_counter()

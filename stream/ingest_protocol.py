@@ -131,6 +131,10 @@ class Reject(Struct, frozen=True, tag="reject"):
     reason: str
 
 
+class Unknown(Struct, frozen=True, tag="unknown"):
+    """We have no hello of yours: the inference process was started anew, or took you for dead. Say it again."""
+
+
 class Start(Struct, frozen=True, tag="start"):
     """The model is warm: file pacing begins."""
 
@@ -154,7 +158,7 @@ class Pong(Struct, frozen=True, tag="pong"):
 
 
 Upstream = Hello | FrameHeader | PcmHeader | Mark | State | Epoch | End | Ping
-Downstream = Welcome | Reject | Start | Credit | Stop | Pong
+Downstream = Welcome | Reject | Unknown | Start | Credit | Stop | Pong
 
 M = TypeVar("M")
 
@@ -208,7 +212,7 @@ def _decode(decoder: msgspec.msgpack.Decoder[M], header: bytes | memoryview) -> 
         )
     try:
         return decoder.decode(header[1:])
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError("malformed", f"ingest: not a valid message: {error}") from None
 
 
@@ -223,7 +227,9 @@ def frame_pixels(header: FrameHeader, payload: memoryview) -> NDArray[np.uint8]:
         raise ProtocolError(
             "malformed", f"ingest: frame of {len(payload)} bytes, its header says {wanted}"
         )
-    return np.frombuffer(payload, np.uint8).reshape(header.height, header.width, 3)
+    flat = np.frombuffer(payload, np.uint8)
+    flat.flags.writeable = False  # several windows share it
+    return flat.reshape(header.height, header.width, 3)
 
 
 def pcm_samples(payload: memoryview) -> NDArray[np.float32]:
@@ -237,6 +243,7 @@ def pcm_samples(payload: memoryview) -> NDArray[np.float32]:
     pcm = np.frombuffer(payload, "<f4")
     if not np.isfinite(pcm).all():
         raise ProtocolError("malformed", "ingest: PCM chunk with NaN or infinite samples")
+    pcm.flags.writeable = False
     return pcm
 
 

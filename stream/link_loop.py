@@ -26,6 +26,7 @@ from stream.ingest_protocol import (
     State,
     Stop,
     Stream,
+    Unknown,
     Upstream,
     Welcome,
     decode_downstream,
@@ -238,6 +239,9 @@ class LinkLoop:
                 state.started = True
             case Credit():
                 state.credit += message.messages
+            case Unknown():
+                state.connected = False
+                self._hello_due_s = now_s
             case Reject():
                 state.refused = True
                 state.stop_reason = message.reason

@@ -17,13 +17,13 @@ MAX_IPC_PATH_BYTES = 100  # sun_path holds 108 on Linux and 104 on macOS, its fi
 class LocalEndpoint:
     """Names an endpoint that only this user reaches, and removes what it left on disk.
 
-    ipc in a directory of mode 0700 where libzmq has it, else a free port of loopback tcp. The directory's name carries
-    our process id, so that the next start can remove what a killed predecessor could not.
+    ipc in a directory of mode 0700 where libzmq has it (and directories have modes), else a free port of loopback tcp.
+    The directory's name carries our process id, so that the next start can remove what a killed predecessor could not.
     """
 
     def __init__(self) -> None:
         self.directory: Path | None = None
-        if zmq.has("ipc"):
+        if os.name == "posix" and zmq.has("ipc"):
             self.directory = _private_directory()
             self.endpoint = f"ipc://{self.directory / 'i'}"
         else:
