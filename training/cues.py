@@ -22,7 +22,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from emostream.errors import ConfigError
 
@@ -180,6 +180,15 @@ class Cues:
                 and not (dimension in _ONE_SIDED and self.voice[dimension] < 0)
             ),
         )
+
+    def at_rest(self, modality: Modality) -> bool:
+        """Whether the modality was recorded and nothing of it is salient."""
+        return self.recorded(modality) and not any(m == modality for m, _, _ in self.salient())
+
+    def offered(self) -> int:
+        """How many things there are to say: what is salient, and each modality at rest or hidden."""
+        plain = (self.at_rest(m) or self.hidden(m) for m in get_args(Modality))
+        return len(self.salient()) + sum(plain)
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object of a manifest row."""

@@ -129,7 +129,7 @@ class Faithfulness:
         supported, contradicted, unverifiable: Distinct claims by verdict.
         salient: Things that the descriptions should have mentioned.
         mentioned: How many of these they did.
-        least_covered: Clips whose reasoning has three claims and covers what is informative.
+        covered: Clips whose reasoning makes enough claims and speaks of each informative modality.
     """
 
     clips: int
@@ -138,7 +138,7 @@ class Faithfulness:
     unverifiable: int
     salient: int
     mentioned: int
-    least_covered: int
+    covered: int
 
     @property
     def claims(self) -> int:
@@ -173,14 +173,16 @@ def faithfulness(
 
     Args:
         clips: For each clip with a reasoning its cues, the claims made and their verdicts.
-        least_claims: How many claims a reasoning should have to count as `least_covered`.
+        least_claims: How many claims a reasoning should have to count as `covered`, or as many as
+            there are things to say about the clip, if they are fewer.
     """
     total = np.zeros(7, np.int64)
     for cues, claims, verdicts in clips:
         said = {(c.modality, c.cue, c.direction) for c in claims if not c.negated}
         salient = cues.salient()
         needed = {m for m, _, _ in salient if _informative(cues, m)}
-        covered = len(claims) >= least_claims and needed <= {c.modality for c in claims}
+        enough = len(claims) >= min(least_claims, cues.offered())
+        covered = enough and needed <= {c.modality for c in claims}
         total += [
             1,
             len(verdicts.supported),

@@ -175,7 +175,7 @@ def _reasoning(
         "hallucinated_claim_rate": found.hallucinated_claim_rate,
         "cue_recall": found.cue_recall,
         "claims_a_clip": found.claims_a_clip,
-        "covered_rate": found.least_covered / found.clips if found.clips else None,
+        "covered_rate": found.covered / found.clips if found.clips else None,
         "clips_with_cues": found.clips,
         "label_named_rate": rate(names_label(think, labels) for think in written),
     }

@@ -130,8 +130,7 @@ def _words(text: str) -> list[str]:
 def _score(think: str, cues: Cues, settings: GroundingSettings) -> float:
     claims = extract_claims(think)
     salient = set(cues.salient())
-    offered = len(salient) + sum(_at_rest_or_hidden(cues, m) for m in ("face", "voice"))
-    wanted = max(1, min(settings.wanted_claims, offered))
+    wanted = max(1, min(settings.wanted_claims, cues.offered()))
     if (
         len(claims) < min(settings.least_claims, wanted)
         or len(_words(think)) > settings.words_a_claim * len(claims)
@@ -143,12 +142,6 @@ def _score(think: str, cues: Cues, settings: GroundingSettings) -> float:
     cost = len(verdicts.contradicted) + 0.5 * len(verdicts.unverifiable)
     score = (sum(paid.values()) - cost) / wanted
     return min(1.0, max(0.0, score)) * _coverage(paid, cues)
-
-
-def _at_rest_or_hidden(cues: Cues, modality: Modality) -> bool:
-    if cues.hidden(modality):
-        return True
-    return cues.recorded(modality) and not any(m == modality for m, _, _ in cues.salient())
 
 
 def _pay(claim: Claim, claims: list[Claim], salient: set[tuple[Modality, str, int]]) -> float:

@@ -38,6 +38,15 @@ def test_salient_cues_leave_out_what_is_weak_or_entailed():
     assert surprised.salient() == (("face", "brows_raised", 1),)
 
 
+def test_what_there_is_to_say():
+    hidden = Cues({}, {"pitch": 0.0}, Informative(False, True))
+    assert hidden.at_rest("voice")
+    assert not hidden.at_rest("face")
+    assert hidden.offered() == 2  # that the one is hidden, that the other is ordinary
+    assert CUES.offered() == 5
+    assert Cues().offered() == 0
+
+
 def test_hidden_means_known_to_show_nothing():
     assert Cues({}, {"pitch": 0.0}, Informative(False, True)).hidden("face")
     assert not Cues({"AU1": 0.0}, {}, Informative(False, True)).hidden("face")  # a neutral face

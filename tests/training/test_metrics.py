@@ -129,7 +129,7 @@ def test_faithfulness_by_hand():
     assert found.hallucinated_claim_rate == pytest.approx(3 / 9)
     assert found.cue_recall == pytest.approx(3 / 7)
     assert found.claims_a_clip == 3
-    assert found.least_covered == 2  # the second speaks of the face alone, and too little
+    assert found.covered == 2  # the second speaks of the face alone
 
 
 def test_faithfulness_of_nothing():

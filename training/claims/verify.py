@@ -66,7 +66,8 @@ def judge(claim: Claim, cues: Cues) -> Verdict:
     elif claim.cue in UNMEASURED[claim.modality]:
         holds = None
     elif claim.cue in (EXPRESSION, PROSODY):
-        holds = _at_rest(claim, cues)
+        recorded = cues.recorded(claim.modality)
+        holds = cues.at_rest(claim.modality) if recorded else None
     elif claim.modality == "face":
         value = cues.face_value(claim.cue)
         holds = None if value is None else _between(value, FACE_PRESENT, FACE_ABSENT)
@@ -75,12 +76,6 @@ def judge(claim: Claim, cues: Cues) -> Verdict:
     if holds is None:
         return Verdict.UNVERIFIABLE
     return Verdict.SUPPORTED if holds != claim.negated else Verdict.CONTRADICTED
-
-
-def _at_rest(claim: Claim, cues: Cues) -> bool | None:
-    if not cues.recorded(claim.modality):
-        return None
-    return not any(modality == claim.modality for modality, _, _ in cues.salient())
 
 
 def _voice(deviation: float | None, direction: int) -> bool | None:
