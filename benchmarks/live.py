@@ -3,8 +3,8 @@
     python benchmarks/live.py --minutes 10
     python benchmarks/live.py --minutes 2 --sources 8 --labels-only
 
-Runs `emostream run` as users do, on a generated clip (picture and sound, looped), and subscribes to it. A hop is kept if
-a label came for its window; what is missing between the first and the last window is dropped.
+Runs `emostream run` as users do, on a generated clip (picture and sound, looped), and subscribes to it. A hop is kept
+if a label came for its window; what is missing between the first and the last window is dropped.
 """
 
 import argparse

@@ -1,5 +1,6 @@
 """From a model's name on the command line to a recognizer that can be fed."""
 
+import os
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -64,6 +65,9 @@ def load(config: ModelConfig) -> "tuple[EmostreamForCausalLM, EmostreamProcessor
         ConfigError: The device cannot be had.
         CheckpointError: The model cannot be loaded.
     """
+    # Beside other busy processes, threads that spin at every barrier wait for one that has no core: a hop of 25 ms
+    # took seconds. Read by OpenMP when torch is imported, so it must stand before that.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
 
     from emostream.checkpoints import load_model
