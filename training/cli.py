@@ -182,7 +182,8 @@ def _eval(options: argparse.Namespace) -> None:
     import torch
 
     from emostream import load_model
-    from training.evaluate import EvalSettings, evaluate
+    from training.evaluate import evaluate
+    from training.predict import EvalSettings
     from training.results import CONDITIONS
 
     settings = EvalSettings(

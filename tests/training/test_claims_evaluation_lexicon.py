@@ -9,7 +9,7 @@ from training.claims import evaluation_lexicon
 from training.claims.claim import CLAIMABLE
 from training.claims.evaluation_lexicon import extract_claims
 from training.claims.extract import extract_claims as extract_as_trained
-from training.claims.lexicon import SURFACE
+from training.claims.wordings import SURFACE
 
 
 def short(claims):

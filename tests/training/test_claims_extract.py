@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from emostream.labels import MAFW_LABELS, spellings
 from training.claims.claim import CLAIMABLE, Claim
 from training.claims.extract import extract_claims
-from training.claims.lexicon import PHRASES, PREDICATES, SUBJECTS, SURFACE
+from training.claims.lexicon import PHRASES, PREDICATES, SUBJECTS
+from training.claims.wordings import SURFACE
 from training.cues import FACE_ACTIONS, VOICE_DIMENSIONS
 
 

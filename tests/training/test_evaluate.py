@@ -9,8 +9,9 @@ from emostream.errors import ConfigError
 from emostream.presets import from_preset
 from tests.training.clips import write_clip
 from training.cues import Cues
-from training.evaluate import EvalSettings, _partners, evaluate
+from training.evaluate import evaluate
 from training.manifest import Row
+from training.predict import EvalSettings, _partners
 
 LABELS = ("happy", "sad", "angry")
 SETTINGS = EvalSettings(labels=LABELS, batch_size=2, max_new_tokens=6)

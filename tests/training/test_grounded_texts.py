@@ -7,8 +7,8 @@ import pytest
 from emostream.answers import compose_answer
 from training.claims.claim import EXPRESSION, HIDDEN, PROSODY
 from training.claims.evaluation_lexicon import extract_claims
-from training.claims.lexicon import SURFACE
 from training.claims.verify import verify
+from training.claims.wordings import SURFACE
 from training.metrics import faithfulness
 from training.rewards import grounding
 from training.synth.clip import clip_row

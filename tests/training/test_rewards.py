@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from emostream.answers import compose_answer
 from emostream.errors import ConfigError
 from emostream.labels import MAFW_LABELS
-from training.claims.lexicon import SURFACE
+from training.claims.wordings import SURFACE
 from training.cues import FACE_UNITS, VOICE_DIMENSIONS, Cues, Informative
 from training.rewards import (
     GroundingSettings,
