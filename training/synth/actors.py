@@ -223,7 +223,7 @@ def _voice(rng: np.random.Generator, male: float, age: float) -> VoiceIdentity:
         f0_hz=112.0 * 2.0**octave,
         tract_scale=1.0 + 0.17 * (1 - male) + 0.03 * float(rng.standard_normal()),
         rd=float(np.clip(1.05 + 0.25 * (1 - male) + 0.15 * rng.standard_normal(), 0.7, 1.7)),
-        breath_db=float(-25 + 3 * (1 - male) + 2.5 * rng.standard_normal()),
+        breath_db=float(-26 + 3 * (1 - male) + 2.5 * rng.standard_normal()),
         rate_hz=float(
             np.clip(4.6 - 0.7 * max(0.0, age - 0.5) + 0.35 * rng.standard_normal(), 3.7, 5.6)
         ),

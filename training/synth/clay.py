@@ -132,7 +132,7 @@ def render(script: Script, motion: Motion, size_px: int) -> NDArray[np.uint8]:
     grain = rng.normal(0, rng.uniform(0.5, 2.0), (size_px, size_px, 3)).astype(np.int16)
     shapes = _clay_shapes(script, motion)
     outlines = project(shapes, motion, big)
-    unit_px = float(motion.scale.mean()) * big / HEAD_HEIGHT
+    unit_px = motion.home_scale * big / HEAD_HEIGHT
 
     out = np.empty((frames, size_px, size_px, 3), np.uint8)
     for f in range(frames):

@@ -54,6 +54,15 @@ def film(
     return render.render(script, plan_motion(script, speech, times_s), size_px)
 
 
+def action_units_at(script: Script, times_s: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Expression at instants (F,), as acted, seen or not: (F, len(ACTION_UNITS)) in [0, 1].
+
+    The target of a frame-level regression; the row's cues hold the apex only.
+    """
+    motion = plan_motion(script, plan_speech(script), np.asarray(times_s, dtype=float))
+    return motion.action_units.astype(np.float32)
+
+
 def speak(script: Script, speech: Speech) -> Pcm:
     """The sound of the clip: (S,) float32 mono 16 kHz in [-1, 1]."""
     synthesise = vocoder.synthesise if script.split == "ood" else voice.synthesise

@@ -87,7 +87,7 @@ def eyes(who: FaceIdentity, au: Units, motion: Motion) -> list[Shape]:
         a5, a6, a7, a43 = (au(n, side) for n in (5, 6, 7, 43))
         gaze_x, gaze_y = motion.gaze[:, 0], motion.gaze[:, 1]
         opening = 0.1 * who.eye_open * who.eye_scale
-        upper = opening * (1 + 0.75 * a5 - 0.32 * a7 - 0.12 * a6) - 0.02 * au(4, side)
+        upper = opening * (1 + 0.75 * a5 - 0.45 * a7 - 0.12 * a6) - 0.02 * au(4, side)
         lower = 0.055 * who.eye_scale * (1 - 0.8 * a7 - 0.75 * a6 + 0.25 * a5)
         drooping = np.maximum(np.maximum(motion.blink, 0.9 * a43), 0.42 * np.clip(gaze_y, 0, 1))
         upper = upper - drooping * (upper + lower)

@@ -30,6 +30,9 @@ class Motion:
         yaw, pitch, roll: (F,) head, radians; to the viewer's right, down, clockwise.
         centre: (F, 2) of the head in frame widths, (0.5, 0.5) is the middle.
         scale: (F,) height of the head over that of the frame.
+        times_s: (F,) the instants.
+        home, home_scale: (2,) and one number, centre and scale of the resting head; the same whatever
+            instants were asked for.
     """
 
     action_units: Array
@@ -41,6 +44,9 @@ class Motion:
     roll: Array
     centre: Array
     scale: Array
+    times_s: Array
+    home: Array
+    home_scale: float
 
 
 def _smoothstep(x: Array) -> Array:
@@ -98,7 +104,7 @@ def plan_motion(script: Script, speech: Speech, times_s: Array) -> Motion:
     yaw = np.clip(yaw + 0.22 * lean * shy * apex, -0.45, 0.45)
     roll = roll - 0.12 * lean * shy * apex
     near = {"angry": 0.05, "fear": -0.05, "surprise": -0.03, "disgust": -0.04}.get(face.emotion, 0)
-    size = rng.uniform(0.68, 0.84)
+    size = float(rng.uniform(0.68, 0.84))
     centre = np.array([0.5, 0.51]) + rng.normal(0, [0.035, 0.02])
     if face.state == "absent":
         side = float(rng.choice([-1.0, 1.0]))
@@ -118,4 +124,7 @@ def plan_motion(script: Script, speech: Speech, times_s: Array) -> Motion:
         centre=centre
         + np.stack([_drift(t, rng, hz=0.5, size=shake + 0.006) for _ in range(2)], axis=1),
         scale=size * (1 + near * apex + _drift(t, rng, hz=0.2, size=0.012)),
+        times_s=t,
+        home=centre,
+        home_scale=size,
     )

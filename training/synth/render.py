@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.synth import face, head, occlusion
-from training.synth.backdrop import MARGIN, Sensor, backdrop
+from training.synth.backdrop import Sensor, backdrop
 from training.synth.motion import Motion
 from training.synth.script import Script
 from training.synth.shapes import HEAD_HEIGHT, SHIFT, Shape, ellipse, project
@@ -65,11 +65,11 @@ def render(script: Script, motion: Motion, size_px: int) -> NDArray[np.uint8]:
     colours = palette(style, script.actor.face, rng)
     background = backdrop(style, colours["skin"], big, rng)
     sensor = Sensor(style, size_px, rng)
-    # 64 draws whatever the frames asked for, so that a subset of frames has the same noise model.
-    offsets = rng.integers(0, 16, (64, 2))
+    # By time, not by position, so that a frame is the same whichever others are asked for.
+    offsets = rng.integers(0, 16, (64, 2))[np.rint(motion.times_s * 100).astype(int) % 64]
     shapes = build_shapes(script, motion, style, light)
     outlines = project(shapes, motion, big)
-    unit_px = float(motion.scale.mean()) * big / HEAD_HEIGHT
+    unit_px = motion.home_scale * big / HEAD_HEIGHT
     ink = rgb(colours.get("ink", colours["fold"]))
     ink_px = max(1, round(style.outline * unit_px)) if style.outline else 0
     glint = style.rounded or style.outline > 0
@@ -94,9 +94,7 @@ def render(script: Script, motion: Motion, size_px: int) -> NDArray[np.uint8]:
         )
 
     slack = background.shape[0] - big
-    pan = np.clip((0.5 + 0.8 * (motion.centre - motion.centre.mean(0))) * slack, 0, slack).astype(
-        int
-    )
+    pan = np.clip((0.5 + 0.8 * (motion.centre - motion.home)) * slack, 0, slack).astype(int)
     base = colours["skin"]
     out = np.empty((frames, size_px, size_px, 3), dtype=np.uint8)
     for f in range(frames):
@@ -129,7 +127,7 @@ def render(script: Script, motion: Motion, size_px: int) -> NDArray[np.uint8]:
                     SHIFT,
                 )
         picture = cv2.resize(canvas, (size_px, size_px), interpolation=cv2.INTER_AREA)
-        y, x = offsets[f % 64]
+        y, x = offsets[f]
         out[f] = sensor.expose(picture, (int(y), int(x)))
     return out
 
@@ -144,6 +142,3 @@ def _paint_ball(
     for shrink, brightness in _LAYERS:
         layer = outline + shrink * (towards - outline)
         cv2.fillPoly(canvas, [layer.astype(np.int32)], rgb(skin * brightness), LINE, SHIFT)
-
-
-assert MARGIN > 1
