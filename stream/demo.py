@@ -36,7 +36,7 @@ def demo() -> int:
                 rest = threading.Thread(target=said.extend, args=(pipeline.stderr,), daemon=True)
                 rest.start()
                 with EmotionClient(endpoint) as client:
-                    watch(client, until_stopped=True)
+                    watch(client, until=lambda state: state.over)
                 code = pipeline.wait()
                 rest.join()
             finally:
