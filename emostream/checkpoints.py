@@ -7,7 +7,7 @@ stored inside it, in folders that the config names, in folders of the same name 
 
 import logging
 import shutil
-import tempfile
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -148,24 +148,22 @@ def save_model(
         )
     config = model.config
     config.dtype = model.dtype
-    staging: Path | None = None
+    staging = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        staging.mkdir()
         config.save_pretrained(staging)
         # Not `save_pretrained`, which refuses combinations that published files do have.
         model.generation_config.to_json_file(staging / "generation_config.json")
         processor.save_pretrained(staging)
         write_weights(staging, _tensors_to_save(model))
-        staging.chmod(0o755)
         _put_in_place(staging, path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"save_model: cannot write {path}: {error}. Nothing was changed; free the space or choose another folder."
         ) from error
     finally:
-        if staging is not None:
-            shutil.rmtree(staging, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
     return path
 
 

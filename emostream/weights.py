@@ -107,15 +107,24 @@ def write_weights(folder: Path, tensors: dict[str, Tensor]) -> None:
         shards[-1][name] = tensor
         size += tensor.nbytes
     if len(shards) == 1:
-        save_file(shards[0], folder / WEIGHTS, metadata={"format": "pt"})
+        _save(shards[0], folder / WEIGHTS)
         return
     weight_map = {}
     for number, shard in enumerate(shards, 1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        save_file(shard, folder / file, metadata={"format": "pt"})
+        _save(shard, folder / file)
         weight_map.update(dict.fromkeys(shard, file))
     total = sum(tensor.nbytes for tensor in tensors.values())
     write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
+
+
+def _save(tensors: dict[str, Tensor], file: Path) -> None:
+    file.touch()
+    mode = (
+        file.stat().st_mode
+    )  # the user's umask; safetensors leaves a file that its owner alone may read
+    save_file(tensors, file, metadata={"format": "pt"})
+    file.chmod(mode)
 
 
 def read_json(file: Path) -> dict[str, Any]:

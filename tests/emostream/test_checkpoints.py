@@ -332,7 +332,17 @@ class TestSavingFails:
         save_model(*loaded, tmp_path / "empty")
         saved = save_model(*loaded, tmp_path / "a" / "b")
         assert saved == tmp_path / "a" / "b"
-        assert saved.stat().st_mode & 0o777 == 0o755
+
+    @pytest.mark.skipif(os.name != "posix", reason="permission bits")
+    @pytest.mark.parametrize("umask", [0o022, 0o077])
+    def test_permissions_are_the_users(self, loaded, tmp_path, umask):
+        before = os.umask(umask)
+        try:
+            saved = save_model(*loaded, tmp_path / "saved")
+        finally:
+            os.umask(before)
+        for path in (saved, *saved.rglob("*")):
+            assert path.stat().st_mode & 0o777 == (0o777 if path.is_dir() else 0o666) & ~umask
 
     def test_relative_path_and_link(self, loaded, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
@@ -360,7 +370,13 @@ class TestTowersOutside:
         folder = make_checkpoint(tmp_path / "c", family, outside=TOWER_PREFIXES)
         for part, name in TOWER_FOLDERS.items():
             write_tower_repository(folder / name, part, towers, spelling=spelling)
-        assert torch.equal(logits_of_folder(folder), wanted)
+        model, processor = load_model(folder)
+        assert torch.equal(logits_of(model, processor), wanted)
+        # SigLIP's pooling head and BERT's pooler belong to the towers; text tower, decoder and masked LM do not.
+        kept = {name.removeprefix("model.").split(".")[0] for name in model.unused_tensors}
+        assert kept <= {"vision_tower", "bert_model"}
+        foreign = ("text_model", "logit_", "decoder", "proj_out", "cls.")
+        assert not [n for n in model.unused_tensors if any(word in n for word in foreign)]
 
     @pytest.mark.parametrize("part", TOWER_PREFIXES)
     @pytest.mark.parametrize("spelling", ["4", "5"])
