@@ -348,6 +348,9 @@ class InferenceLoop:
     def _label(self, windows: list[tuple[SourceState, Window, float]]) -> None:
         for state, window, _ in windows:
             self._note_presence(state, window)
+            if window.frames and self._publisher.preview_wanted(state.name):
+                newest = window.frames[-1]
+                self._publisher.publish_preview(state.name, newest.time_s, newest.rgb)
         seen = [entry for entry in windows if not entry[1].lost]
         if not seen:
             return

@@ -9,7 +9,7 @@ import time
 import uuid
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Self, get_args
+from typing import TYPE_CHECKING, Self, get_args
 
 import zmq
 
@@ -17,10 +17,15 @@ from emostream.errors import ConfigError, EmostreamError
 from stream import endpoints, security
 from stream.messages import DEFAULT_ENDPOINT, Encoding, EventT, encode
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 # A subscriber sends nothing but subscriptions, whose prefixes are as short as topics. libzmq's
 # prefix tree recurses once a byte: a prefix of a megabyte would overflow its thread's stack.
 _MAX_SUBSCRIPTION_BYTES = 4096
 _STOP = b""
+PREVIEW_PREFIX = "preview."
 _log = logging.getLogger(__name__)
 
 
@@ -75,6 +80,7 @@ class Publisher:
         self._next_seq: dict[str, int] = {}
         self._lock = threading.Lock()
         self._closed = False
+        self._previews: frozenset[bytes] = frozenset()
         with ExitStack() as stack:
             context = stack.enter_context(zmq.Context())
             if curve is not None:
@@ -124,6 +130,25 @@ class Publisher:
             self._next_seq[event.topic] = seq + 1
         return stamped
 
+    def preview_wanted(self, source: str) -> bool:
+        """Whether somebody subscribes to pictures of `source`; see `stream.preview`."""
+        topic = f"{PREVIEW_PREFIX}{source}".encode()
+        return any(topic.startswith(prefix) for prefix in self._previews)
+
+    def publish_preview(self, source: str, timestamp_s: float, rgb: NDArray[np.uint8]) -> None:
+        """Send a picture, (H, W, 3) uint8 RGB, captured at `timestamp_s` of the source clock.
+
+        Raises:
+            PublishError: the publisher is closed or its socket has failed.
+        """
+        from stream.preview import encode_preview
+
+        message = encode_preview(source, timestamp_s, rgb)
+        with self._lock:
+            if self._closed or not self._thread.is_alive():
+                raise PublishError(f"the publisher on {self.endpoint} is closed")
+            self._inlet.send_multipart(message)
+
     def close(self) -> None:
         """Send what was published, close, and free the endpoint; may be called again."""
         with self._lock:
@@ -157,6 +182,7 @@ class Publisher:
             if self._outlet in ready:
                 request = self._outlet.recv_multipart()
                 # 1 subscribes and 0 unsubscribes; anything else is no business of a subscriber.
+                self._note_preview(request[0])
                 if request[0][:1] == b"\x01":
                     for topic, frames in last.items():
                         if topic.startswith(request[0][1:]):
@@ -167,5 +193,16 @@ class Publisher:
                 frames = inbox.recv_multipart()
                 if frames == [_STOP]:
                     return
-                last[frames[0]] = frames
+                if not frames[0].startswith(PREVIEW_PREFIX.encode()):  # pictures are never kept
+                    last[frames[0]] = frames
                 self._outlet.send_multipart(frames)
+
+    def _note_preview(self, request: bytes) -> None:
+        """Remember who asks for pictures; libzmq reports the last of equal unsubscriptions alone."""
+        prefix = request[1:]
+        if not prefix.startswith(PREVIEW_PREFIX.encode()):
+            return
+        if request[:1] == b"\x01":
+            self._previews |= {prefix}
+        elif request[:1] == b"\x00":
+            self._previews -= {prefix}

@@ -32,7 +32,7 @@ def reel(out: Path, seed: int, split: Split, clips: Sequence[int], size_px: int)
         samples = round(len(frames) / FRAMES_HZ * SAMPLE_RATE_HZ)
         pictures.append(frames)
         sounds.append(pcm[:samples])
-        labels.append(row.label)
+        labels.append(str(row.label))
     out.parent.mkdir(parents=True, exist_ok=True)
     write_mp4(out, np.concatenate(pictures), np.concatenate(sounds), FRAMES_HZ, SAMPLE_RATE_HZ)
     return labels
