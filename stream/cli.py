@@ -56,6 +56,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_sources(run)
     _add_model(run)
     _add_windows(run)
+    run.add_argument(
+        "--engines",
+        type=Path,
+        metavar="DIR",
+        help="run the encoders from an `emostream-export` here",
+    )
     run.add_argument("--loop", action="store_true", help="begin files again when they end")
     run.add_argument(
         "--pace",
@@ -209,6 +215,7 @@ def _model_config(options: argparse.Namespace) -> Any:
         dtype=options.dtype,
         labels=labels,
         audio_context_s=options.audio_context_s,
+        engines=getattr(options, "engines", None),
     )
 
 

@@ -10,6 +10,7 @@ from emostream.errors import ConfigError
 from emostream.labels import DEFAULT_LABELS, validate_labels
 
 if TYPE_CHECKING:
+    from emostream.encoders import Encoders
     from emostream.modeling import EmostreamForCausalLM
     from emostream.processor import EmostreamProcessor
     from emostream.recognizer import Recognizer
@@ -30,6 +31,7 @@ class ModelConfig:
         audio_context_s: Seconds that audio is padded to; None is what the model was trained with.
         max_new_tokens: Longest reasoned answer.
         slots: Reasoned answers at once.
+        engines: Export directory whose graphs run the encoders; None runs the model's own modules.
     """
 
     model: str = TINY
@@ -39,6 +41,7 @@ class ModelConfig:
     audio_context_s: float | None = None
     max_new_tokens: int = 256
     slots: int = 8
+    engines: Path | None = None
 
     def __post_init__(self) -> None:
         validate_labels(self.labels)
@@ -97,6 +100,29 @@ def load_recognizer(config: ModelConfig) -> "Recognizer":
         model,
         processor,
         labels=config.labels,
+        encoders=_encoders(config, model),
         slots=config.slots,
         max_new_tokens=config.max_new_tokens,
     )
+
+
+def _encoders(config: ModelConfig, model: "EmostreamForCausalLM") -> "Encoders | None":
+    """The exported graphs, if they are asked for and are this checkpoint's.
+
+    Raises:
+        ExportError: They are not whole, or of another checkpoint.
+    """
+    if config.engines is None:
+        return None
+    from emostream.checkpoints import checkpoint_folder
+    from export.manifest import ExportError, checkpoint_files, sha256
+    from export.runtime import OnnxEncoders
+
+    encoders = OnnxEncoders(config.engines, model.device, model.dtype)
+    root = checkpoint_folder(config.model)
+    if sha256(checkpoint_files(root)) != encoders.manifest.checkpoint_sha256:
+        raise ExportError(
+            f"engines: {config.engines} was built from another checkpoint than {config.model}. Rebuild: "
+            f"emostream-export build {config.model} --out {config.engines}"
+        )
+    return encoders

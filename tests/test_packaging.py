@@ -74,7 +74,7 @@ def test_import_contracts_hold():
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-@pytest.mark.parametrize("module", ["stream.cli", "training.cli"])
+@pytest.mark.parametrize("module", ["stream.cli", "training.cli", "export.cli"])
 def test_commands_say_what_they_do_without_loading_torch(module):
     code = f"""
 import sys, {module} as cli
