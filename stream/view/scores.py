@@ -79,10 +79,7 @@ def history(view: SourceView, label: Label, look: Look, width: int, rows: int) -
     slots = slots[-share * cells :]
     span = f" {len(slots) * hop_s:2.0f} s" if hop_s else ""
     if share == 2 and view.hops[-1].window_id // view.hop_ids % 2 == 0:
-        slots = [
-            *slots[1 if len(slots) == 2 * cells else 0 :],
-            None,
-        ]  # pairs stay pairs as they move left
+        slots = [*slots, None]  # pairs stay pairs as they move left
     out = []
     if look.halves and rows > 3:
         values = [slot.scores if slot else None for slot in slots]
