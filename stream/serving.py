@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 TINY = "tiny"
 DTYPES = ("float32", "bfloat16", "float16")
+SMALL_PARAMETERS = 50_000_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,6 +89,10 @@ def load(config: ModelConfig) -> "tuple[EmostreamForCausalLM, EmostreamProcessor
     dtype = config.dtype or ("bfloat16" if found.type == "cuda" else "float32")
     model, processor = load_model(config.model, found, getattr(torch, dtype))
     processor.audio_context_s = config.audio_context_s
+    if found.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        # A small model gains little from a second thread, and loses all when anything else wants that core.
+        small = sum(p.numel() for p in model.parameters()) < SMALL_PARAMETERS
+        torch.set_num_threads(1 if small else os.cpu_count() or 1)
     return model, processor
 
 
