@@ -261,7 +261,8 @@ class InferenceLoop:
 
     def _new_state(self, name: str, clock: Clock) -> SourceState:
         rolling = Rolling(self._config.smoothing_s, self._config.hysteresis)
-        return SourceState(name=name, clock=clock, lossless=False, rolling=rolling)
+        detail = "" if self._live else f"loading {self._config.model_name}"
+        return SourceState(name=name, clock=clock, lossless=False, rolling=rolling, detail=detail)
 
     def _note_ready(self, now_s: float) -> None:
         for state in self._states.values():
@@ -297,7 +298,7 @@ class InferenceLoop:
         with self._lock:
             self._live = True
             for state in self._states.values():
-                state.state = "live"
+                state.state, state.detail = "live", ""
                 if state.windower is None and state.clock == "host":
                     self._open(state)
         self._publish_status(time.perf_counter())
