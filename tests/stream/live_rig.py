@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from stream.client import EmotionClient, ReceiveTimeout
@@ -18,12 +18,24 @@ DEADLINE_S = 90.0  # a loaded machine may be slow; nothing here waits longer tha
 
 
 class Live:
-    """A running `emostream run` and a subscriber to it."""
+    """A running `emostream run` and a subscriber to it.
 
-    def __init__(self, arguments: Sequence[str], curve: Path | None = None):
+    `environment` is added to ours, for instance that of a sound server.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        curve: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+    ):
         command = [sys.executable, "-P", "-m", "stream.cli", "run", *arguments]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+        self.process = subprocess.Popen(
+            command,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"} | dict(environment or {}),
+        )
         self.said: list[str] = []
         self._spoke = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -110,10 +122,12 @@ class Live:
 
 
 @contextlib.contextmanager
-def live(*arguments: str, curve: Path | None = None) -> Iterator[Live]:
+def live(
+    *arguments: str, curve: Path | None = None, environment: Mapping[str, str] | None = None
+) -> Iterator[Live]:
     """Run `emostream run` with a free port and these arguments."""
     bind = [] if "--bind" in arguments else ["--bind", "tcp://127.0.0.1:*"]
-    running = Live([*arguments, *bind], curve)
+    running = Live([*arguments, *bind], curve, environment)
     try:
         yield running
     finally:
