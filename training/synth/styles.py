@@ -131,11 +131,9 @@ def palette(style: Style, who: FaceIdentity, rng: np.random.Generator) -> dict[s
     colours = _ink_colours(rng) if style.ink_only else _paint_colours(who, rng)
     warmth, exposure = rng.normal(0, 0.05), rng.uniform(0.82, 1.12)
     light = exposure * np.array([1 + warmth, 1.0, 1 - warmth])
-    if style.ink_only:
-        light = np.clip(light, 0.92, 1.05)
-    else:
-        # The camera meters the face: deep skin keeps its folds and lines in dim light.
-        light = light * np.clip(88 / float(np.mean(who.skin)), 1.0, 1.7)
+    # The camera meters the face: deep skin keeps its folds and lines in dim light.
+    metered = light * np.clip(88 / float(np.mean(who.skin)), 1.0, 1.7)
+    light = np.clip(light, 0.92, 1.05) if style.ink_only else metered
     out = {}
     for name, colour in colours.items():
         grey = colour.mean()
