@@ -27,6 +27,7 @@ def test_the_wheel_holds_the_four_packages_and_their_data(wheel):
     top = {name.split("/")[0] for name in names}
     assert {name for name in top if not name.endswith(".dist-info")} == PACKAGES
     assert "stream/schema/label.json" in names
+    assert "stream/assets/demo.mp4" in names
     assert "emostream/py.typed" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
