@@ -233,6 +233,7 @@ class InferenceLoop:
         for stream in event.streams:
             state.losses.setdefault(stream, Losses()).problem = ""
             state.lateness_s[stream] = event.lateness_s
+        state.pids.setdefault(event.streams, set()).add(event.pid)
         if state.windower is None and (self._live or state.clock == "media"):
             self._open(state)
         elif state.windower is not None:

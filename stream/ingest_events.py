@@ -57,8 +57,8 @@ class Marked:
 class StateChanged:
     """What a device is doing.
 
-    Drops and restarts are cumulative over every process that has served the stream; a new process counts as a restart,
-    as the reopening of a device does.
+    Drops and restarts, of the device, are cumulative over every process that has served the stream. A new process is no
+    restart of the device; `Connected` tells of it.
     """
 
     source: str

@@ -72,7 +72,7 @@ class _Losses:
 
     def retire(self) -> None:
         frames, audio_ms, restarts = self.total
-        self.past, self.present = (frames, audio_ms, restarts + 1), (0, 0.0, 0)
+        self.past, self.present = (frames, audio_ms, restarts), (0, 0.0, 0)
 
 
 class Ledger:
@@ -85,7 +85,7 @@ class Ledger:
         self._reached_s: dict[Stream, float] = {}
 
     def succeed(self, stream: Stream) -> None:
-        """Another process took over the stream, which is a restart: its counters begin at 0 again, ours go on."""
+        """Another process took over the stream: its counters begin at 0 again, ours go on."""
         self._losses[stream].retire()
 
     def resume_s(self, hello: Hello) -> float:

@@ -60,6 +60,7 @@ class SourceState:
         detail: What is wrong, in one line; empty if nothing is.
         failed: A file that cannot be read: nothing will come of it.
         streams: Streams that are connected.
+        pids: Capture processes that have connected so far, by the streams that they serve.
         lateness_s: How long after its capture each stream's data may come.
         uncredited: Messages of a lossless source that it has not been given credit for again.
         position_s: End of the newest window, source clock.
@@ -82,6 +83,7 @@ class SourceState:
     detail: str = ""
     failed: bool = False
     streams: set[Stream] = field(default_factory=set)
+    pids: dict[tuple[Stream, ...], set[int]] = field(default_factory=dict)
     lateness_s: dict[Stream, float] = field(default_factory=dict)
     losses: dict[Stream, Losses] = field(default_factory=dict)
     uncredited: int = 0
@@ -120,6 +122,19 @@ class SourceState:
         host_s = self.host_time_s(source_s)
         return None if host_s is None else time.time() - (time.perf_counter() - host_s)
 
+    def restarts(self, started_again: int) -> int:
+        """How often capture began anew: processes that were started again, and devices that were reopened.
+
+        Our own processes are counted by who starts them, as one may die before it connects; those of other hosts as
+        they connect. One process reports the same reopenings for each of its streams.
+        """
+        served = list(self.pids.items())  # the ingest thread may add to it meanwhile
+        successors = sum(len(pids) - 1 for _, pids in served)
+        reopened = sum(
+            max(self.losses[stream].restarts for stream in streams) for streams, _ in served
+        )
+        return max(started_again, successors) + reopened
+
     def status(self, now_s: float, process_restarts: int) -> Status:
         """The heartbeat as it stands; devices are reopened, and their processes started again."""
         problems = [loss.problem for loss in self.losses.values() if loss.problem]
@@ -135,6 +150,6 @@ class SourceState:
             fps_in=self.frames.rate(now_s),
             hops_per_s=self.hops.rate(now_s),
             skipped=0 if self.windower is None else self.windower.skipped,
-            restarts=process_restarts + sum(loss.restarts for loss in self.losses.values()),
+            restarts=self.restarts(process_restarts),
             uptime_s=now_s - self.began_s,
         )

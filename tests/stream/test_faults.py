@@ -27,7 +27,7 @@ from stream.local_endpoint import PREFIX
 from stream.messages import Event, Label, Status
 from stream.publisher import Publisher
 from stream.rolling import Rolling
-from stream.source_state import SourceState
+from stream.source_state import Losses, SourceState
 from tests.media_factory import Audio, Video, noise, write_media
 from tests.stream.live_rig import Live, live
 from tests.stream.rigs import MjpegCamera, PipeMicrophone, SoundServer, noisy_picture, until
@@ -231,6 +231,7 @@ def test_a_capture_process_that_is_killed(rig: Rig, module: str, without: tuple[
         rig.until(lambda e: is_status(e, "live") and e.restarts > restarts and not e.detail)
         rig.until(lambda e: is_label(e, "ok", "ok"))
         assert rig.capture_process(module).pid != victim.pid
+        assert rig.restarts() == restarts + 1
         kinds = {"ok", "degraded"}
         other = "audio" if without[1] == "ok" else "video"
         labels = [e for e in rig.running.events[rig.begun :] if isinstance(e, Label)]
@@ -392,6 +393,18 @@ def test_inference_slower_than_the_hop_and_then_a_killed_parent(clip: Path) -> N
         until(lambda: not directory.exists())
         with Publisher(running.endpoint) as successor:
             assert successor.endpoint == running.endpoint
+
+
+def test_each_restart_counts_once() -> None:
+    """A process of two streams reports a reopening twice, and one that starts again is noticed by two of us."""
+    state = SourceState(name="url", clock="host", lossless=False, rolling=Rolling(1.0, 0.1))
+    state.pids = {("video", "audio"): {10, 11}}
+    state.losses = {"video": Losses(restarts=3), "audio": Losses(restarts=3)}
+    assert state.restarts(1) == 1 + 3
+    assert state.restarts(5) == 5 + 3  # four died before they had connected
+    assert state.restarts(0) == 1 + 3  # a process of another host
+    state.pids = {("video",): {10}, ("audio",): {11}}
+    assert state.restarts(0) == 3 + 3
 
 
 def test_a_system_clock_that_is_stepped(monkeypatch: pytest.MonkeyPatch) -> None:
