@@ -20,23 +20,12 @@ import numpy as np
 from stream import messages
 from stream.config import InferenceConfig
 from stream.ingest import IngestServer
-from stream.ingest_events import (
-    Connected,
-    Ended,
-    EpochSet,
-    Frame,
-    IngestEvent,
-    Marked,
-    Pcm,
-    PeerLost,
-    StateChanged,
-)
 from stream.ingest_protocol import Clock, Stream
+from stream.intake import Intake
 from stream.messages import Label, Latency, Reasoning
 from stream.publisher import Publisher
-from stream.rolling import Rolling
-from stream.source_state import Losses, SourceState
-from stream.windower import Window, Windower
+from stream.source_state import SourceState
+from stream.window import Window
 
 if TYPE_CHECKING:
     # torch takes seconds to import; by then the status shall say that we are starting.
@@ -98,11 +87,11 @@ class InferenceLoop:
         self._stop = False
         self._computing = False
         self._failure: BaseException | None = None
-        self._live = False
         self._restarts: Callable[[str], int] = lambda name: 0
         self._explained: dict[str, _Explained] = {}
         self._status_due_s = 0.0
-        self._states = {name: self._new_state(name, clock) for name, clock in sources.items()}
+        self._intake = Intake(config, sources, dynamic)
+        self._states = self._intake.states
 
     @property
     def states(self) -> Mapping[str, SourceState]:
@@ -127,11 +116,7 @@ class InferenceLoop:
     def fail_source(self, name: str, stream: Stream, problem: str) -> None:
         """A capture process ended for good: say so in the status and wait for its stream no longer."""
         with self._wake:
-            state = self._states[name]
-            state.failed = state.clock == "media"
-            state.losses.setdefault(stream, Losses()).problem = problem
-            if state.windower is not None:
-                state.windower.mark_lost(stream)
+            self._intake.fail(name, stream, problem)
             self._wake.notify()
 
     def run(self) -> None:
@@ -159,11 +144,6 @@ class InferenceLoop:
         if self._failure is not None:
             raise self._failure
 
-    @property
-    def is_live(self) -> bool:
-        """Whether the model is warm and windows are being labelled."""
-        return self._live
-
     # The ingest thread
 
     def _receive(self) -> None:
@@ -176,106 +156,14 @@ class InferenceLoop:
                     continue
                 with self._wake:
                     for event in events:
-                        self._take(event)
-                    self._note_ready(time.perf_counter())
+                        self._intake.take(event)
+                    self._intake.note_ready(time.perf_counter())
                     self._wake.notify()
         except BaseException as error:
             # The main thread must not wait for a receiver that is gone.
             with self._wake:
                 self._failure, self._stop = error, True
                 self._wake.notify()
-
-    def _take(self, event: IngestEvent) -> None:
-        state = self._states.get(event.source)
-        if state is None:
-            if not isinstance(event, Connected) or not self._dynamic:
-                _log.warning("data of %s, which was not asked for, is ignored", event.source)
-                return
-            state = self._states[event.source] = self._new_state(event.source, event.clock)
-        windower = state.windower
-        match event:
-            case Connected():
-                self._connect(state, event)
-            case StateChanged():
-                problem = "" if event.state == "live" else f"{event.stream} {event.state}"
-                if problem and event.detail:
-                    problem += f": {event.detail}"
-                state.losses[event.stream] = Losses(
-                    event.dropped_frames, event.dropped_audio_ms, event.restarts, problem
-                )
-                state.note_losses()
-                if windower is not None and event.state in ("lost", "retrying"):
-                    windower.mark_lost(event.stream)
-            case EpochSet():
-                state.epoch_s = event.epoch_s
-            case PeerLost():
-                for stream in event.streams:
-                    state.losses.setdefault(stream, Losses()).problem = event.detail
-                    if windower is not None:
-                        windower.mark_lost(stream)
-            case _ if windower is None:
-                return  # devices deliver before the model is warm; nothing is lost that a window would hold
-            case Frame():
-                state.frames.count(event.received_s)
-                state.uncredited += 1
-                windower.add_frame(event.time_s, event.rgb, event.mark_s)
-            case Pcm():
-                state.uncredited += 1
-                windower.add_pcm(event.start_s, event.pcm, event.gap_samples)
-            case Marked():
-                windower.mark(event.stream, event.time_s)
-            case Ended():
-                windower.mark_end(event.streams)
-
-    def _connect(self, state: SourceState, event: Connected) -> None:
-        state.streams.update(event.streams)
-        state.clock, state.lossless = event.clock, event.lossless
-        for stream in event.streams:
-            state.losses.setdefault(stream, Losses()).problem = ""
-            state.lateness_s[stream] = event.lateness_s
-        state.pids.setdefault(event.streams, set()).add(event.pid)
-        if state.windower is None and (self._live or state.clock == "media"):
-            self._open(state)
-        elif state.windower is not None:
-            for stream in event.streams:
-                state.windower.set_lateness(stream, event.lateness_s)
-
-    def _open(self, state: SourceState) -> None:
-        """The source's data count from now on: files from their beginning, devices from this moment."""
-        # A device that is absent at first may come; a file's streams are all known when it connects.
-        streams: tuple[Stream, ...] = ("video", "audio")
-        if state.clock == "media":
-            streams = tuple(sorted(state.streams, reverse=True))
-        config = self._config
-        state.windower = Windower(
-            state.name,
-            window_s=config.window_s,
-            num_frames=config.num_frames,
-            hop_steps=config.hop_steps,
-            streams=streams,
-            origin_s=0.0 if state.clock == "media" else time.perf_counter(),
-            lossless=state.lossless,
-        )
-        for stream, lateness_s in state.lateness_s.items():
-            state.windower.set_lateness(stream, lateness_s)
-        state.note_losses()
-
-    def _new_state(self, name: str, clock: Clock) -> SourceState:
-        rolling = Rolling(self._config.smoothing_s, self._config.hysteresis)
-        detail = "" if self._live else f"loading {self._config.model_name}"
-        return SourceState(name=name, clock=clock, lossless=False, rolling=rolling, detail=detail)
-
-    def _note_ready(self, now_s: float) -> None:
-        for state in self._states.values():
-            if state.windower is not None and state.ready_s is None:
-                source_s = self._source_now_s(state, now_s)
-                if state.windower.ready(source_s):
-                    state.ready_s = now_s
-
-    def _source_now_s(self, state: SourceState, now_s: float) -> float | None:
-        if state.clock == "host":
-            return now_s
-        return None if state.epoch_s is None else now_s - state.epoch_s
 
     # The main thread
 
@@ -297,11 +185,7 @@ class InferenceLoop:
 
     def _go_live(self) -> None:
         with self._lock:
-            self._live = True
-            for state in self._states.values():
-                state.state, state.detail = "live", ""
-                if state.windower is None and state.clock == "host":
-                    self._open(state)
+            self._intake.go_live()
         self._publish_status(time.perf_counter())
         self._server.start()
 
@@ -321,7 +205,7 @@ class InferenceLoop:
         """Until the next deadline, or for a while: whatever arrives wakes us."""
         waits = [STATUS_EVERY_S]
         for state in self._states.values():
-            source_s = self._source_now_s(state, now_s)
+            source_s = state.source_time_s(now_s)
             if state.windower is not None and source_s is not None and not state.lossless:
                 waits.append(state.windower.deadline_s - source_s)
         return max(0.001, min(waits))
@@ -334,7 +218,7 @@ class InferenceLoop:
                 continue
             if state.lossless and state.name in self._recognizer.reasoning_sources:
                 continue  # paced by the model: its answer is finished before it moves on
-            window = state.windower.advance(self._source_now_s(state, now_s))
+            window = state.windower.advance(state.source_time_s(now_s))
             if state.lossless and window is None and state.uncredited:
                 self._server.grant(state.name, state.uncredited)
                 state.uncredited = 0

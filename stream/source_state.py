@@ -111,6 +111,12 @@ class SourceState:
                 audio_ms=sum(loss.audio_ms for loss in self.losses.values()),
             )
 
+    def source_time_s(self, now_s: float) -> float | None:
+        """Source time now, `now_s` being `perf_counter`'s; None for files that are not paced."""
+        if self.clock == "host":
+            return now_s
+        return None if self.epoch_s is None else now_s - self.epoch_s
+
     def host_time_s(self, source_s: float) -> float | None:
         """`perf_counter` time of an instant of the source clock; None for files that are not paced."""
         if self.clock == "host":
