@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 POLL_MS = 100
 STATUS_EVERY_S = 1.0
+IDLE_S = 0.2
 REASONING_EVERY_S = 0.1  # how often growing text is sent; the end of an answer is sent at once
 
 _log = logging.getLogger(__name__)
@@ -107,8 +108,8 @@ class InferenceLoop:
 
         A model that takes seconds over a window, or to load, is interrupted between two of its operations.
         """
+        # No lock may be taken here: the thread that the signal interrupts may hold it.
         self._stop = True
-        self._server.wake()
         if self._computing:
             self._computing = False
             raise _Stopped
@@ -169,8 +170,10 @@ class InferenceLoop:
 
     @contextlib.contextmanager
     def _interruptible(self) -> Iterator[None]:
-        self._computing = not self._stop
+        self._computing = True
         try:
+            if self._stop:
+                raise _Stopped
             yield
         finally:
             self._computing = False
@@ -202,8 +205,8 @@ class InferenceLoop:
             self._reason()
 
     def _idle_s(self, now_s: float) -> float:
-        """Until the next deadline, or for a while: whatever arrives wakes us."""
-        waits = [STATUS_EVERY_S]
+        """Until the next deadline, or for a while: whatever arrives wakes us, a signal does not."""
+        waits = [IDLE_S]
         for state in self._states.values():
             source_s = state.source_time_s(now_s)
             if state.windower is not None and source_s is not None and not state.lossless:

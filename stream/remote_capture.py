@@ -1,7 +1,7 @@
 """`emostream capture --connect`: the capture processes of this host for an `emostream run --ingest` on another."""
 
 import sys
-import threading
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -41,19 +41,23 @@ def capture(sources: Sequence[Source], endpoint: str, *, curve: Path | None = No
             client_key=keys.public.decode(),
             client_secret=keys.secret.decode(),
         )
-    stopped = threading.Event()
+    stopped = False
     failures: list[str] = []
 
     def failed(source: str, stream: Stream, problem: str) -> None:
         failures.append(f"{source}: {stream}: {problem}")
         print(failures[-1], file=sys.stderr, flush=True)  # noqa: T201  for the person who started it
 
+    def stop() -> None:
+        # Not an Event: the thread that the signal interrupts may hold its lock.
+        nonlocal stopped
+        stopped = True
+
     with ExitStack() as stack:
-        stop_on_signals(stopped.set, stack)
+        stop_on_signals(stop, stack)
         processes = [process for source in sources for process in captures(source)]
         supervisor = stack.enter_context(Supervisor(address, processes, on_failed=failed))
         supervisor.start()
-        while not stopped.wait(0.2):
-            if supervisor.wait(timeout_s=0):
-                break
+        while not stopped and not supervisor.wait(timeout_s=0):
+            time.sleep(0.2)
     return EXIT_FAILED if failures else 0
