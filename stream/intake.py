@@ -77,6 +77,7 @@ class Intake:
                 state.losses[event.stream] = Losses(
                     event.dropped_frames, event.dropped_audio_ms, event.restarts, problem
                 )
+                state.clock_uncertainty_s = event.clock_uncertainty_s
                 state.note_losses()
                 if windower is not None and event.state in ("lost", "retrying"):
                     windower.mark_lost(event.stream)

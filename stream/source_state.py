@@ -63,6 +63,7 @@ class SourceState:
         pids: Capture processes that have connected so far, by the streams that they serve.
         lateness_s: How long after its capture each stream's data may come.
         uncredited: Messages of a lossless source that it has not been given credit for again.
+        clock_uncertainty_s: Of the times of another host's capture; 0 for our own.
         position_s: End of the newest window, source clock.
         smoothed_label: Of the newest window.
         reasoned_at_s: End of the window that was reasoned about last, source clock.
@@ -90,6 +91,7 @@ class SourceState:
     frames: RateMeter = field(default_factory=RateMeter)
     hops: RateMeter = field(default_factory=RateMeter)
     began_s: float = field(default_factory=time.perf_counter)
+    clock_uncertainty_s: float = 0.0
     position_s: float = 0.0
     smoothed_label: str = ""
     reasoned_at_s: float | None = None
@@ -144,6 +146,10 @@ class SourceState:
     def status(self, now_s: float, process_restarts: int) -> Status:
         """The heartbeat as it stands; devices are reopened, and their processes started again."""
         problems = [loss.problem for loss in self.losses.values() if loss.problem]
+        if self.clock_uncertainty_s > 0:
+            problems.append(
+                f"captured on another host, clock ± {1e3 * self.clock_uncertainty_s:.1f} ms"
+            )
         source_s = now_s
         if self.clock == "media":
             source_s = self.position_s if self.epoch_s is None else now_s - self.epoch_s
