@@ -87,8 +87,8 @@ class PeerTable:
         for stream in hello.streams:
             owner = self._owners.get((hello.source, stream))
             self._owners[hello.source, stream] = (router, identity)
-            if owner is None:
-                continue
+            if owner in (None, (router, identity)):
+                continue  # nobody's, or its own from before it fell silent
             old = self._peers.pop(owner, None)
             if old is not None and old.hello.pid == hello.pid:
                 continue  # the same process, connected anew

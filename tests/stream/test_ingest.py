@@ -764,3 +764,26 @@ with IngestServer(step_s=0.5) as server:
     assert float(frame_s) - captured_s == pytest.approx(5000.25, abs=2 * float(uncertainty_s))
     assert float(pcm_s) == pytest.approx(float(frame_s), abs=1e-3)
     assert stats.strip() == "{}"
+
+
+def test_a_peer_that_was_silent_is_heard_again(receiver: Receiver, monkeypatch) -> None:
+    """A process that was suspended says hello again, on the same connection; what it sends then counts."""
+    monkeypatch.setattr("stream.ingest_peers.SILENCE_S", 0.5)
+    address = receiver.server.bind_local()
+    hello = Hello(
+        source="cam0",
+        streams=("video",),
+        pid=os.getpid(),
+        clock="host",
+        lossless=False,
+        token=address.token,
+    )
+    with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+        socket.connect(address.endpoint)
+        socket.send_multipart([encode(hello), b""])
+        receiver.wait_events(Connected)
+        receiver.wait_events(PeerLost)
+        socket.send_multipart([encode(hello), b""])
+        receiver.wait_events(Connected, 2)
+        socket.send_multipart([encode(Mark("video", time.perf_counter())), b""])
+        receiver.wait_events(Marked)
