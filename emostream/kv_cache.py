@@ -5,10 +5,18 @@ Both stand in for transformers' `Cache` where Qwen2 attention calls `update`; po
 Shape suffixes: B rows, G key-value heads, C capacity in tokens, Q new tokens, E head width.
 """
 
+import inspect
+
 import torch
 from torch import Tensor
+from transformers import Qwen2Model
 
 from emostream.configuration import EmostreamConfig
+
+#: What a model's forward calls its cache: transformers 5.24 renamed `past_key_values`.
+CACHE_ARGUMENT = (
+    "cache" if "cache" in inspect.signature(Qwen2Model.forward).parameters else "past_key_values"
+)
 
 
 class KVCache:
@@ -61,7 +69,7 @@ class BlockCache(KVCache):
     start: int = 0
 
     def update(
-        self, keys_BGQE: Tensor, values_BGQE: Tensor, layer: int, *_: object
+        self, keys_BGQE: Tensor, values_BGQE: Tensor, layer: int, *_: object, **__: object
     ) -> tuple[Tensor, Tensor]:
         """Store a block and return everything up to its end."""
         end = self.start + keys_BGQE.shape[2]
@@ -83,7 +91,7 @@ class TokenCache(KVCache):
     visible: int
 
     def update(
-        self, keys_BG1E: Tensor, values_BG1E: Tensor, layer: int, *_: object
+        self, keys_BG1E: Tensor, values_BG1E: Tensor, layer: int, *_: object, **__: object
     ) -> tuple[Tensor, Tensor]:
         """Store one token a row and return the visible part."""
         rows = self.positions_B.shape[0]

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, BertModel, Qwen2ForCausalLM, Qwen2Model
 from transformers import initialization as init
-from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
 from emostream.configuration import CONNECTOR_SHAPES, GATE_HIDDEN_SIZE, EmostreamConfig
@@ -178,7 +177,6 @@ class EmostreamModel(Qwen2Model):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
         visual_start: Tensor | None = None,
@@ -197,7 +195,8 @@ class EmostreamModel(Qwen2Model):
     ) -> BaseModelOutputWithPast:
         """Qwen2's forward with media spliced in; see `embed_media` and `splice` for the media arguments.
 
-        `num_video_frames` is (B,), for batches whose clips differ in length.
+        `num_video_frames` is (B,), for batches whose clips differ in length. The cache comes under whichever name this
+        transformers gives it (`kv_cache.CACHE_ARGUMENT`) and is handed on.
         """
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
@@ -223,7 +222,6 @@ class EmostreamModel(Qwen2Model):
         return super().forward(
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             **kwargs,
@@ -268,7 +266,6 @@ class EmostreamForCausalLM(Qwen2ForCausalLM):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,
@@ -292,7 +289,6 @@ class EmostreamForCausalLM(Qwen2ForCausalLM):
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             labels=labels,
             use_cache=use_cache,

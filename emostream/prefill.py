@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from emostream.cuda_graphs import GraphedFunction
-from emostream.kv_cache import BlockCache
+from emostream.kv_cache import CACHE_ARGUMENT, BlockCache
 from emostream.modeling import EmostreamForCausalLM
 from emostream.processor import EmostreamProcessor
 from emostream.scoring import CandidateTree
@@ -102,8 +102,8 @@ class _LaidOut:
             input_ids=self._prefix_ids.expand(rows, -1),
             position_ids=torch.arange(self.prefix, device=model.device)[None],
             attention_mask={"full_attention": _causal(self.prefix, model.device)[None, None]},
-            past_key_values=self.cache,
             use_cache=True,
+            **{CACHE_ARGUMENT: self.cache},
         )
         self.cache.start = self.prefix
         return True
@@ -120,8 +120,8 @@ class _LaidOut:
             inputs_embeds=embeds_BQH,
             position_ids=self.positions_1Q,
             attention_mask={"full_attention": self.mask_11QC},
-            past_key_values=self.cache,
             use_cache=True,
+            **{CACHE_ARGUMENT: self.cache},
         )
         return out.last_hidden_state[:, self.rows]
 

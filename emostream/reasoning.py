@@ -14,7 +14,7 @@ from torch import Tensor
 from emostream.answers import Answer, parse_answer
 from emostream.cuda_graphs import GraphedFunction
 from emostream.errors import InputError
-from emostream.kv_cache import TokenCache
+from emostream.kv_cache import CACHE_ARGUMENT, TokenCache
 from emostream.modeling import EmostreamForCausalLM
 from emostream.prefill import Prefilled
 
@@ -180,8 +180,8 @@ class ReasoningDecoder:
             input_ids=tokens_B[:, None],
             position_ids=positions_B[:, None],
             attention_mask={"full_attention": mask_B11C},
-            past_key_values=self._cache,
             use_cache=True,
+            **{CACHE_ARGUMENT: self._cache},
         )
         return self._model.lm_head(out.last_hidden_state[:, -1]).argmax(-1)
 

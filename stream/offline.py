@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from emostream.answers import compose_answer
+from emostream.kv_cache import CACHE_ARGUMENT
 from emostream.media import TimedFrame, iter_frames, iter_pcm, probe, read_audio
 from emostream.modeling import EmostreamForCausalLM
 from emostream.processor import SAMPLE_RATE_HZ, EmostreamProcessor
@@ -204,7 +205,7 @@ def _scores(
     """Each candidate behind the prompt in a pass of its own; summed log-probability behind what all share."""
     inputs = processor(frames=frames, audio=audio).to(model.device)
     cache = DynamicCache(config=model.config)
-    first = model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
+    first = model(**inputs, use_cache=True, logits_to_keep=1, **{CACHE_ARGUMENT: cache}).logits
     candidates = [_candidate(processor, label, model.config.answer_style) for label in labels]
     shared = 0
     while (
@@ -215,7 +216,7 @@ def _scores(
     totals = []
     for ids in candidates:
         tokens = torch.tensor([ids], device=model.device)
-        rest = model(input_ids=tokens, past_key_values=cache, use_cache=True).logits
+        rest = model(input_ids=tokens, use_cache=True, **{CACHE_ARGUMENT: cache}).logits
         cache.crop(-len(ids))
         logits: Tensor = torch.cat((first, rest[:, :-1]), 1)[0].float()
         picked = logits.log_softmax(-1).gather(1, tokens[0][:, None])[:, 0]

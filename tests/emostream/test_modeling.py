@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from emostream import load_model
 from emostream.configuration import EmostreamConfig
 from emostream.errors import ConfigError
+from emostream.kv_cache import CACHE_ARGUMENT
 from emostream.modeling import MEDIA_KEYS, EmostreamForCausalLM
 from tests.checkpoint_factory import Family, make_checkpoint, random_audio, random_frames
 
@@ -162,7 +163,8 @@ class TestGenerate:
             state = model(**inputs, use_cache=True)
             steps = [state.logits[0, -1]]
             for token in completion[0]:
-                state = model(input_ids=token[None, None], past_key_values=state.past_key_values)
+                cache = {CACHE_ARGUMENT: state[CACHE_ARGUMENT]}
+                state = model(input_ids=token[None, None], **cache)
                 steps.append(state.logits[0, -1])
         torch.testing.assert_close(whole, torch.stack(steps), atol=TOLERANCE, rtol=0)
 
