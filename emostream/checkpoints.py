@@ -5,10 +5,11 @@ stored inside it, in folders that the config names, in folders of the same name 
 `emostream.parts` says in which order they are looked for.
 """
 
+import itertools
 import logging
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,11 +82,7 @@ def load_model(
     root = checkpoint_folder(path_or_id)
     published = _read_config(root)
     stored = {file: tensor_names(file) for file in weight_files(root)}
-    inside = {
-        part.name
-        for part in PARTS
-        if any(name.startswith(part.prefix) for names in stored.values() for name in names)
-    }
+    inside = _parts_inside(itertools.chain.from_iterable(stored.values()))
     config = EmostreamConfig.from_dict(
         published, inside=inside, towers=overrides, name_or_path=str(root)
     )
@@ -174,6 +171,34 @@ def load_processor(path_or_id: str | Path) -> EmostreamProcessor:
     return _build_processor(config, root, {})
 
 
+def checkpoint_files(path_or_id: str | Path) -> list[Path]:
+    """The files that decide what a checkpoint computes: configurations and weights, its own and its towers'.
+
+    Raises:
+        CheckpointError: One of them is missing, or `tiny` is asked for and this build ships none.
+        ConfigError: config.json has a value of another model family.
+    """
+    if str(path_or_id) == "tiny" and not Path(path_or_id).is_dir():
+        if not TINY_FOLDER.is_dir():
+            raise CheckpointError(
+                "tiny: this build ships no trained weights, and random ones have no files. Name a checkpoint folder."
+            )
+        path_or_id = TINY_FOLDER
+    root = checkpoint_folder(path_or_id)
+    published = _read_config(root)
+    weights = weight_files(root)
+    inside = _parts_inside(itertools.chain.from_iterable(map(tensor_names, weights)))
+    config = EmostreamConfig.from_dict(published, inside=inside, towers={}, name_or_path=str(root))
+    files = [root / "config.json", *weights]
+    for part in PARTS:
+        folder = find_folder(part, getattr(config, part.config_key), root, None)
+        if folder is not None:
+            files.append(folder / "config.json")
+        if part.name not in inside:
+            files += weight_files(_weights_folder(part, config, root, None))
+    return files
+
+
 def checkpoint_folder(path_or_id: str | Path) -> Path:
     """The local folder of a checkpoint; a hub id is fetched (safetensors, JSON and tokenizer files only).
 
@@ -195,6 +220,12 @@ def checkpoint_folder(path_or_id: str | Path) -> Path:
             f"load_model: {text} is no folder here and the hub does not give it ({type(error).__name__}). Check the id "
             "and the network, or download it once elsewhere and name its folder."
         ) from error
+
+
+def _parts_inside(names: Iterable[str]) -> set[str]:
+    """Parts whose weights are among a checkpoint's own tensors."""
+    names = list(names)
+    return {part.name for part in PARTS if any(name.startswith(part.prefix) for name in names)}
 
 
 def _check_overrides(towers: Mapping[str, str | Path] | None) -> dict[str, Path]:
