@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint format clean
+.PHONY: demo test lint format docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/emostream demo
@@ -23,6 +23,12 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# What is generated from the code and the results, then the site in site/; any warning is an error.
+docs: $(VENV)/.installed-docs
+	$(BIN)/python docs/message_reference.py
+	$(BIN)/python benchmarks/tables.py
+	$(BIN)/mkdocs build --strict --quiet
+
 clean:
 	rm -rf $(VENV)
 
@@ -36,3 +42,7 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install -q -e ".[onnx,train,dev]"
 	touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-docs: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install -q -e ".[docs]"
+	touch $@
