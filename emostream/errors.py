@@ -35,3 +35,7 @@ class DeviceError(EmostreamError):
 
 class DeviceTimeout(DeviceError, TimeoutError):
     """A camera or microphone delivered nothing in the time that was allowed."""
+
+
+class TrainingError(EmostreamError):
+    """Training cannot go on: a loss, a gradient or a reward is no number."""
