@@ -21,7 +21,7 @@ from emostream.prefill import Prefilled, WindowPrefill
 from emostream.processor import EmostreamProcessor
 from emostream.reasoning import ReasoningDecoder, ReasoningStep
 from emostream.scoring import candidate_tree
-from emostream.streaming import MediaWindow, StreamingEncoder
+from emostream.streaming import MediaTokens, MediaWindow, StreamingEncoder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -166,7 +166,23 @@ class Recognizer:
         begun = time.perf_counter()
         tokens = self._encoder.encode(windows)
         self._synchronize()
+        return self.read([window.source for window in windows], tokens, begun_s=begun)
+
+    @torch.inference_mode()
+    def read(
+        self, sources: Sequence[str], tokens: Sequence[MediaTokens], *, begun_s: float | None = None
+    ) -> list[Recognition]:
+        """Score the labels of windows that are encoded already, as `recognize` does behind its encoders.
+
+        Args:
+            sources: Whose each window is.
+            tokens: Its media tokens.
+            begun_s: `time.perf_counter()` when their encoding began; now if None.
+        """
+        if not sources:
+            return []
         encoded = time.perf_counter()
+        begun = encoded if begun_s is None else begun_s
         hidden_BRH, prefilled = self._prefill.run(tokens)
         self._synchronize()
         filled = time.perf_counter()
@@ -179,13 +195,13 @@ class Recognizer:
         )
         return [
             Recognition(
-                source=window.source,
+                source=source,
                 scores=(named := dict(zip(self.labels, row, strict=True))),
                 label=max(named, key=named.__getitem__),
                 timing=timing,
                 prefilled=place,
             )
-            for window, row, place in zip(windows, scores, prefilled, strict=True)
+            for source, row, place in zip(sources, scores, prefilled, strict=True)
         ]
 
     def start_reasoning(self, recognition: Recognition) -> None:

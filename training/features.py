@@ -16,7 +16,7 @@ import json
 import os
 import secrets
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from emostream.errors import ConfigError, MediaError
-from emostream.media import load_clip
+from emostream.media import Modality, load_clip
+from emostream.media.info import BOTH
 from emostream.modeling import EmostreamForCausalLM
 from emostream.processor import SAMPLE_RATE_HZ, EmostreamProcessor
 from training.manifest import Row
@@ -148,8 +149,9 @@ def cache_features(
     for batch in _batches(_decoded(processor, todo, model.config.num_frames, loaders), batch_size):
         good = [clip for clip in batch if clip.problem is None]
         problems |= {clip_key(clip.row): clip.problem for clip in batch if clip.problem}
-        for clip, features in zip(good, _encode(model, good), strict=True):
-            shard.add(clip.row, features)
+        for clip, features in zip(good, encode_clips(model, good), strict=True):
+            arrays = {name: value.float().cpu().numpy() for name, value in features.items()}
+            shard.add(clip.row, arrays)
         if shard.full:
             places |= shard.write()
         on_progress(len(places) + len(shard) + len(problems), len(wanted))
@@ -158,7 +160,7 @@ def cache_features(
 
 
 @dataclass(frozen=True, slots=True)
-class _Decoded:
+class DecodedClip:
     """A clip as the towers take it, or why it cannot be had."""
 
     row: Row
@@ -167,29 +169,42 @@ class _Decoded:
     problem: str | None = None
 
 
+def decode_clip(
+    processor: EmostreamProcessor,
+    row: Row,
+    num_frames: int,
+    need: Collection[Modality] = BOTH,
+) -> DecodedClip:
+    """Decode and preprocess a row's clip.
+
+    Args:
+        processor: The model's.
+        row: The clip.
+        num_frames: Frames to take of it.
+        need: Modalities to decode.
+    """
+    try:
+        clip = load_clip(row.path, num_frames, row.start_s, row.end_s, need=need)
+    except MediaError as error:
+        return DecodedClip(row, problem=str(error))
+    limit = int(processor.max_context_s * SAMPLE_RATE_HZ)
+    return DecodedClip(
+        row,
+        None if clip.frames is None else processor.pixels(clip.frames),
+        # What lies beyond the tower's context is cut here, as `mel` would with a warning for each clip.
+        None if clip.audio is None else processor.mel(clip.audio[:limit]),
+    )
+
+
 def _decoded(
     processor: EmostreamProcessor, rows: Sequence[Row], num_frames: int, loaders: int
-) -> Iterator[_Decoded]:
+) -> Iterator[DecodedClip]:
     """Decode and preprocess clips on threads, in order and a little ahead."""
-    limit = int(processor.max_context_s * SAMPLE_RATE_HZ)
-
-    def load(row: Row) -> _Decoded:
-        try:
-            clip = load_clip(row.path, num_frames, row.start_s, row.end_s)
-        except MediaError as error:
-            return _Decoded(row, problem=str(error))
-        return _Decoded(
-            row,
-            None if clip.frames is None else processor.pixels(clip.frames),
-            # What lies beyond the tower's context is cut here, as `mel` would with a warning for each clip.
-            None if clip.audio is None else processor.mel(clip.audio[:limit]),
-        )
-
     with ThreadPoolExecutor(loaders, thread_name_prefix="clips") as pool:
-        ahead: deque[Future[_Decoded]] = deque()
+        ahead: deque[Future[DecodedClip]] = deque()
         try:
             for row in rows:
-                ahead.append(pool.submit(load, row))
+                ahead.append(pool.submit(decode_clip, processor, row, num_frames))
                 if len(ahead) > 8 * loaders:
                     yield ahead.popleft().result()
             while ahead:
@@ -199,8 +214,8 @@ def _decoded(
                 future.cancel()
 
 
-def _batches(clips: Iterator[_Decoded], size: int) -> Iterator[list[_Decoded]]:
-    batch: list[_Decoded] = []
+def _batches(clips: Iterator[DecodedClip], size: int) -> Iterator[list[DecodedClip]]:
+    batch: list[DecodedClip] = []
     for clip in clips:
         batch.append(clip)
         if len(batch) == size:
@@ -211,20 +226,23 @@ def _batches(clips: Iterator[_Decoded], size: int) -> Iterator[list[_Decoded]]:
 
 
 @torch.inference_mode()
-def _encode(
-    model: EmostreamForCausalLM, clips: Sequence[_Decoded]
-) -> list[dict[str, NDArray[np.floating[Any]]]]:
-    """Features of each clip, float32, every tower run once for all of them."""
-    out: list[dict[str, NDArray[np.floating[Any]]]] = [{} for _ in clips]
+def encode_clips(
+    model: EmostreamForCausalLM, clips: Sequence[DecodedClip]
+) -> list[dict[str, Tensor]]:
+    """`vision` and `audio` features of each clip, every tower run once for all that are of one shape."""
+    out: list[dict[str, Tensor]] = [{} for _ in clips]
     for name, inputs, tower in (
         ("vision", [clip.pixels for clip in clips], model.model.vision),
         ("audio", [clip.mel for clip in clips], model.model.audio),
     ):
-        present = [index for index, value in enumerate(inputs) if value is not None]
-        if present:
-            stacked = torch.stack([inputs[index] for index in present])  # type: ignore[misc]
-            features = tower(stacked.to(model.device, model.dtype)).float().cpu().numpy()
-            for index, value in zip(present, features, strict=True):
+        alike: dict[torch.Size, list[int]] = {}
+        for index, value in enumerate(inputs):
+            if value is not None:
+                alike.setdefault(value.shape, []).append(index)
+        for members in alike.values():
+            stacked = torch.stack([inputs[index] for index in members])  # type: ignore[misc]
+            features = tower(stacked.to(model.device, model.dtype))
+            for index, value in zip(members, features, strict=True):
                 out[index][name] = value
     return out
 
