@@ -108,7 +108,7 @@ _SAID: Final[dict[str, dict[str, Sense]]] = {
         **dict.fromkeys(("close", "=shut"), ("eyes_closed", 1)),
     },
     "eye": {
-        **dict.fromkeys(("wide", "bulg", "enlarg"), ("eyes_widened", 1)),
+        **dict.fromkeys(("wide open", "wide", "bulg", "enlarg"), ("eyes_widened", 1)),
         **dict.fromkeys(("narrow", "squint", "tight", "half-closed"), ("eyes_narrowed", 1)),
         **dict.fromkeys(("close", "=shut"), ("eyes_closed", 1)),
         **dict.fromkeys(("=down", "downcast", "lower", "downward"), ("gaze_down", 1)),
