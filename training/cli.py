@@ -16,7 +16,10 @@ EXIT_INTERRUPTED = 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand; a user's error is one line on stderr and exit code 2."""
-    options = _parser().parse_args(argv)
+    parser = _parser()
+    options, options.settings = parser.parse_known_args(argv)
+    if options.settings and not getattr(options, "takes_settings", False):
+        parser.error(f"unrecognized arguments: {' '.join(options.settings)}")
     logging.basicConfig(
         level=logging.DEBUG if options.verbose else logging.WARNING,
         format="%(name)s: %(message)s",
@@ -44,6 +47,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_synth(_command(kinds, "synth", _synth, "render a corpus of synthetic actors"))
     _add_index(_command(kinds, "index", _index, "turn a published corpus into a manifest"))
     _add_eval(_command(commands, "eval", _eval, "evaluate a model on a manifest's clips"))
+    grpo = _add_training(_command(commands, "grpo", _grpo, "train a reasoning model by rewards"))
+    grpo.add_argument("--paper", action="store_true", help="R1-Omni's settings and rewards")
     return parser
 
 
@@ -101,7 +106,15 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, metavar="N", help="a random sample of so many clips")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
-    parser.add_argument("--batch-size", type=int, default=8, metavar="N")
+    parser.add_argument(
+        "--features",
+        type=Path,
+        metavar="DIR",
+        help="keep what the frozen towers make of the clips here, for other models with the same towers",
+    )
+    parser.add_argument(
+        "--batch-size", type=int, metavar="N", help="clips at once (default: 8; 64 with --features)"
+    )
     parser.add_argument("--max-new-tokens", type=int, default=256, metavar="N")
     parser.add_argument("--no-reasoning", action="store_true", help="score labels only")
     parser.add_argument(
@@ -112,6 +125,15 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--instruction", help="question of the prompt")
     parser.add_argument("--seed", type=int, default=0, help="of samples and shuffled sound")
+
+
+def _add_training(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Options of a trainer; what else stands on its command line goes to its settings."""
+    parser.add_argument("--config", type=Path, metavar="C.yaml", help="settings of the run")
+    parser.add_argument("--out", type=Path, required=True, metavar="D")
+    parser.epilog = "Every setting may also be given as a flag, --name value, over the file's."
+    parser.set_defaults(takes_settings=True)
+    return parser
 
 
 def _list(text: str) -> tuple[str, ...]:
@@ -183,6 +205,7 @@ def _eval(options: argparse.Namespace) -> None:
 
     from emostream import load_model
     from training.evaluate import evaluate
+    from training.features import cache_features
     from training.predict import EvalSettings
     from training.results import CONDITIONS
 
@@ -190,19 +213,27 @@ def _eval(options: argparse.Namespace) -> None:
         labels=labels,
         reasoning=not options.no_reasoning,
         conditions=options.conditions or CONDITIONS,
-        batch_size=options.batch_size,
+        batch_size=options.batch_size or (8 if options.features is None else 64),
         max_new_tokens=options.max_new_tokens,
         seed=options.seed,
         instruction=options.instruction,
     )
     model, processor = load_model(options.model, options.device, getattr(torch, options.dtype))
     with _progress() as step:
+        store = options.features and cache_features(
+            model,
+            processor,
+            rows,
+            options.features,
+            on_progress=lambda done, total: step("clips encoded", done, total),
+        )
         result = evaluate(
             model,
             processor,
             rows,
             options.out,
             settings,
+            store=store,
             model_name=options.model,
             manifest_name=options.manifest.name,
             on_progress=lambda done, total: step("clips evaluated", done, total),
@@ -212,6 +243,16 @@ def _eval(options: argparse.Namespace) -> None:
         f" on {result['clips']} clips"
         + (f", {sum(result['skipped'].values())} skipped" if result["skipped"] else "")
     )
+
+
+def _grpo(options: argparse.Namespace) -> None:
+    from training.grpo import grpo
+
+    model = grpo(
+        options.config, options.out, options.settings, paper=options.paper, progress=_progress
+    )
+    if model is not None:
+        print(f"{model}: the trained checkpoint")
 
 
 def _sample(rows: list[Any], limit: int, seed: int) -> list[Any]:

@@ -1,0 +1,220 @@
+"""`emostream-train grpo`: reinforcement learning of a reasoning checkpoint with verifiable rewards.
+
+OUT/model/          the trained checkpoint, in the published layout
+OUT/checkpoint-N/   the same after N steps, with what training needs to go on from there
+OUT/completions/    what was sampled and what it earned, a Parquet file for each log
+OUT/runs/           tensorboard
+OUT/features/       the frozen towers' features of the clips, unless `features` names another folder
+"""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from datasets import Dataset
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.trainer_utils import get_last_checkpoint
+from trl import GRPOConfig
+
+from emostream import load_model
+from emostream.errors import ConfigError
+from emostream.labels import DEFAULT_LABELS, validate_labels
+from emostream.modeling import EmostreamForCausalLM
+from emostream.presets import PRESETS, from_preset
+from emostream.processor import EmostreamProcessor
+from training.features import FeatureStore, cache_features
+from training.grpo_prompts import ClipPrompts
+from training.grpo_trainer import EmostreamGRPOTrainer
+from training.lora import add_lora
+from training.manifest import Row, read_manifest
+from training.rewards import reward_functions
+from training.train_settings import RECIPES, read_settings, read_yaml
+from training.train_watch import ProgressLines, StopOnNonFinite
+
+FIGURES = {
+    "reward": "reward",
+    "rewards/accuracy_reward/mean": "accuracy",
+    "rewards/paper_accuracy_reward/mean": "accuracy",
+    "rewards/format_reward/mean": "format",
+    "rewards/paper_format_reward/mean": "format",
+    "rewards/grounding_reward/mean": "grounding",
+    "completions/mean_length": "length",
+    "entropy": "entropy",
+    "kl": "kl",
+    "grad_norm": "grad",
+}
+
+
+@dataclass
+class GrpoSettings:
+    """What is trained on what; TRL's `GRPOConfig` says how."""
+
+    manifest: str = field(metadata={"help": "Clips with labels, and with cues for grounding."})
+    model: str = field(
+        default="tiny",
+        metadata={"help": "Checkpoint folder, hub id or `tiny`; `preset:NAME` has random weights."},
+    )
+    split: str = field(default="train", metadata={"help": "Rows of the manifest that are used."})
+    features: str | None = field(
+        default=None, metadata={"help": "Folder of the towers' cached features."}
+    )
+    rewards: list[str] = field(
+        default_factory=lambda: ["accuracy", "format", "grounding"],
+        metadata={"help": "Of accuracy, format, grounding, paper_accuracy, paper_format."},
+    )
+    labels: list[str] = field(
+        default_factory=lambda: list(DEFAULT_LABELS), metadata={"help": "Label set of answers."}
+    )
+    instruction: str | None = field(default=None, metadata={"help": "Question of the prompt."})
+    limit: int | None = field(default=None, metadata={"help": "Only the first so many clips."})
+    dtype: str = field(default="float32", metadata={"help": "Of the weights."})
+    lora_rank: int = field(
+        default=0, metadata={"help": "Adapters on the language model instead of its weights."}
+    )
+    lora_alpha: float = field(default=32.0, metadata={"help": "Scale of the adapters."})
+
+    def __post_init__(self) -> None:
+        validate_labels(self.labels)
+        if self.dtype not in ("float32", "bfloat16"):
+            raise ConfigError(f"grpo: dtype is {self.dtype!r}; wanted float32 or bfloat16")
+        if self.lora_rank < 0 or (self.limit is not None and self.limit < 1):
+            raise ConfigError("grpo: lora_rank must be 0 or more, limit 1 or more")
+
+
+Step = Callable[[str, int, int], None]
+
+
+def _unseen(name: str, done: int, total: int) -> None:
+    """Progress that nobody sees."""
+
+
+def grpo(
+    config: Path | None,
+    out: Path,
+    flags: Sequence[str] = (),
+    *,
+    paper: bool = False,
+    progress: Callable[[], AbstractContextManager[Step]] = lambda: nullcontext(_unseen),
+) -> Path | None:
+    """Train, from the last checkpoint in `out` if there is one.
+
+    Args:
+        config: YAML over the recipe in `training/configs/grpo.yaml`.
+        out: Output folder.
+        flags: `--name value` over both.
+        paper: Take R1-Omni's settings and rewards, whatever `config` says.
+        progress: Shows how far caching features is, by name, clips done and all.
+
+    Returns:
+        The folder of the trained model; None on all processes but the main one.
+    """
+    fixed: dict[str, Any] = {"output_dir": str(out), "remove_unused_columns": False}
+    fixed |= read_yaml(RECIPES / "grpo_paper.yaml") if paper else {}
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(out / "runs"))
+    settings, args = read_settings(
+        (GrpoSettings, GRPOConfig), recipe="grpo.yaml", config=config, flags=flags, fixed=fixed
+    )
+    state = PartialState()
+    model, processor = open_model(settings)
+    model.to(args.device)
+    rows = _rows(settings)
+    # One process fills the cache, the others read it.
+    shown = progress() if state.is_main_process else nullcontext(_unseen)
+    with state.main_process_first(), shown as step:
+        store = cache_features(
+            model,
+            processor,
+            rows,
+            settings.features or out / "features",
+            on_progress=lambda done, total: step("clips encoded", done, total),
+        )
+    trainer = make_trainer(model, processor, store.usable(rows), store, settings, args)
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(out)) if out.is_dir() else None)
+    trainer.save_model(str(out / "model"))
+    return out / "model" if state.is_main_process else None
+
+
+def open_model(settings: GrpoSettings) -> tuple[EmostreamForCausalLM, EmostreamProcessor]:
+    """The policy before training, in the settings' dtype."""
+    dtype = getattr(torch, settings.dtype)
+    name = settings.model.removeprefix("preset:")
+    if name == settings.model:
+        return load_model(settings.model, dtype=dtype)
+    if name not in PRESETS:
+        raise ConfigError(f"grpo: there is no preset {name!r}; wanted {', '.join(PRESETS)}")
+    model, processor = from_preset(name)
+    return model.to(dtype), processor
+
+
+def make_trainer(
+    model: EmostreamForCausalLM,
+    processor: EmostreamProcessor,
+    rows: Sequence[Row],
+    store: FeatureStore,
+    settings: GrpoSettings,
+    args: GRPOConfig,
+) -> EmostreamGRPOTrainer:
+    """A trainer of clips whose features are in the store; freezes the towers, adds adapters if wanted."""
+    model.freeze_towers()
+    if settings.lora_rank:
+        torch.manual_seed(args.seed)
+        add_lora(model, settings.lora_rank, settings.lora_alpha)
+    per_batch = args.generation_batch_size // args.num_generations
+    if len(rows) < per_batch:
+        raise ConfigError(
+            f"grpo: {len(rows)} clips are fewer than the {per_batch} prompts of a batch; lower "
+            "per_device_train_batch_size."
+        )
+    prompts = ClipPrompts(rows, store, processor, settings.instruction)
+    if args.world_size > 1 and args.ddp_find_unused_parameters is None:
+        # A batch may lack a modality, and so leave its part of the model without gradients.
+        modalities = {tuple(sorted(store.features(row))) for row in rows}
+        args.ddp_find_unused_parameters = len(modalities) > 1 or len(min(modalities)) < 2
+    trainer = EmostreamGRPOTrainer(
+        model,
+        processor,
+        prompts,
+        reward_funcs=reward_functions(settings.rewards, tuple(settings.labels)),
+        args=args,
+        train_dataset=_dataset(rows),
+        callbacks=[StopOnNonFinite(), ProgressLines(FIGURES)],
+    )
+    for printer in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(printer)
+    return trainer
+
+
+def _rows(settings: GrpoSettings) -> list[Row]:
+    """The labelled clips of the split."""
+    rows = read_manifest(settings.manifest, settings.labels)
+    chosen = [row for row in rows if row.split == settings.split and row.label is not None]
+    if not chosen:
+        splits = sorted({row.split for row in rows})
+        raise ConfigError(
+            f"{settings.manifest}: no labelled rows in split {settings.split}; it has {', '.join(splits)}."
+        )
+    if "grounding" in settings.rewards and not any(row.cues for row in chosen):
+        raise ConfigError(
+            f"{settings.manifest}: no row has cues, which the grounding reward needs; take grounding out of rewards."
+        )
+    return chosen[: settings.limit]
+
+
+def _dataset(rows: Sequence[Row]) -> Dataset:
+    return Dataset.from_list(
+        [
+            {
+                "prompt": f"{row.path.name} {row.start_s:g}-{'' if row.end_s is None else f'{row.end_s:g}'}",
+                "clip": index,
+                "label": row.label,
+                "cues": None if row.cues is None else json.dumps(row.cues.to_json()),
+            }
+            for index, row in enumerate(rows)
+        ]
+    )

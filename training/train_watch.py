@@ -1,0 +1,105 @@
+"""What watches a training run: progress with the time that is left, and an end to numbers that are none."""
+
+import math
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+import torch
+from torch import nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from emostream.errors import TrainingError
+
+
+class ProgressLines(TrainerCallback):
+    """One line for each log: step, the named figures, seconds a step and the time left.
+
+    Args:
+        figures: Key of the trainer's log -> what the line calls it.
+        stream: Where lines go; stderr if None.
+    """
+
+    def __init__(self, figures: Mapping[str, str], stream: TextIO | None = None):
+        self._figures = figures
+        self._stream = stream or sys.stderr
+        self._first = 0
+        self._begun_s = 0.0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Start the clock."""
+        self._first, self._begun_s = state.global_step, time.monotonic()
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        """Print a line, on the main process."""
+        steps = state.global_step - self._first
+        shown = [
+            f"{name} {float(logs[key]):.4g}"
+            for key, name in self._figures.items()
+            if logs and logs.get(key) is not None
+        ]
+        if not state.is_world_process_zero or not steps or not shown:
+            return
+        step_s = (time.monotonic() - self._begun_s) / steps
+        left_s = round(step_s * (state.max_steps - state.global_step))
+        minutes, seconds = divmod(left_s, 60)
+        print(
+            f"step {state.global_step}/{state.max_steps}  {'  '.join(shown)}  {step_s:.2f} s/step  "
+            f"{minutes // 60}:{minutes % 60:02}:{seconds:02} left",
+            file=self._stream,
+            flush=True,
+        )
+
+
+class StopOnNonFinite(TrainerCallback):
+    """Ends training before a gradient that is no number reaches the weights."""
+
+    def on_pre_optimizer_step(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: nn.Module | None = None,
+        **_: Any,
+    ) -> None:
+        """Look at every gradient.
+
+        Raises:
+            TrainingError: One is not finite.
+        """
+        assert model is not None
+        grads = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+        if not grads:
+            return
+        # One transfer from the device for all of them.
+        norms = torch.stack([grad.norm().float() for grad in grads.values()])
+        finite = norms.isfinite().tolist()
+        if not all(finite):
+            name = list(grads)[finite.index(False)]
+            raise TrainingError(
+                f"training: the gradient of {name} is {float(norms[finite.index(False)])} at step "
+                f"{state.global_step + 1}; {REMEDY}"
+            )
+
+
+REMEDY = "lower the learning rate, or train in float32. The last checkpoint is unharmed."
+
+
+def check_finite(name: str, value: float, step: int) -> None:
+    """Refuse a loss or reward that is not a finite number.
+
+    Raises:
+        TrainingError: It is NaN or infinite.
+    """
+    if not math.isfinite(value):
+        raise TrainingError(f"training: the {name} is {value} at step {step}; {REMEDY}")
