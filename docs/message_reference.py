@@ -50,8 +50,8 @@ Rules for a receiver:
   and others may receive it too.
 - A gap in `seq` is loss on the way: ZeroMQ drops for a subscriber that lags. A gap in `window.id` is a window that the
   pipeline skipped, and `dropped` counts what the model never saw.
-- A subscription to `preview.<source>` also brings pictures of what the camera sees, `[topic, header, jpeg]`, outside this
-  contract. They are made only while somebody asks for them by that name.
+- A subscription to `preview.<source>` also brings pictures of what the camera sees, `[topic, header, jpeg]`, outside
+  this contract. They are made only while somebody asks for them by that name.
 """
 
 

@@ -1,0 +1,133 @@
+"""The tables of measurements in the documents, written from `benchmarks/results/*.json`.
+
+    python benchmarks/tables.py            # rewrite them
+    python benchmarks/tables.py --check    # fail if one is not what the results say
+
+A table stands between `<!-- table: NAME -->` and `<!-- table end -->`; NAME is a key of `TABLES`.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "performance.md")
+_MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- table end -->)", re.DOTALL)
+
+Result = dict[str, Any]
+
+
+def fill(text: str) -> str:
+    """A document with its tables as the results say.
+
+    Raises:
+        KeyError: A marker names no table.
+    """
+    return _MARKED.sub(lambda found: f"{found[1]}{TABLES[found[2]]()}{found[3]}", text)
+
+
+def live() -> str:
+    """`benchmarks/live.py`: one row a run."""
+    rows = []
+    for result in sorted(_results("live_*"), key=lambda r: (r["model"], r["sources"])):
+        total = result["latency_ms"]["total"]
+        spoken = "labels and reasoning" if result["reasonings"] else "labels"
+        rows.append(
+            [
+                result["model"],
+                result["sources"],
+                spoken,
+                f"{result['hops_dropped']} of {result['hops_expected']}",
+                *(f"{total[name]:.0f}" for name in ("p50", "p95", "p99")),
+                f"{result['cpu_percent_mean']:.0f} %",
+                f"{result['rss_all_mb_max']:.0f} MB",
+                _machine(result),
+            ]
+        )
+    head = "model|sources|publishes|hops lost|p50 ms|p95 ms|p99 ms|CPU of one core|memory|machine"
+    return _table(head, rows) + _from("live_*")
+
+
+def model() -> str:
+    """`benchmarks/model.py`: what a hop and a token cost, beside the least that they could."""
+    rows = []
+    for result in _results("model_*"):
+        for measured in result["results"]:
+            parts = {row["part"]: row for row in measured["rows"]}
+            rows.append(
+                [
+                    f"`{measured['preset']}`, {measured['dtype']}",
+                    f"{measured['parameters'] / 1e6:.0f} M",
+                    f"{measured['audio_context_s']:g} s",
+                    _beside_floor(parts["window from scratch to label"]),
+                    _beside_floor(parts["hop: one new frame to label"]),
+                    _beside_floor(parts["decode, 1 token"]),
+                    _machine(result),
+                ]
+            )
+    head = "model|parameters|sound padded to|whole window, ms|hop, ms|one token, ms|machine"
+    return _table(head, rows) + _from("model_*")
+
+
+#: Name in a document's marker -> the table.
+TABLES: dict[str, Callable[[], str]] = {"live": live, "model": model}
+
+
+def _beside_floor(row: Result) -> str:
+    return f"{_ms(row['p50_ms'])} ({_ms(row['floor_ms'])})"
+
+
+def _ms(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def _machine(result: Result) -> str:
+    machine = result["provenance"]["machine"]
+    if machine["gpu"]:
+        return str(machine["gpu"]).partition(",")[0]
+    return f"{machine['cores']} cores"
+
+
+def _results(pattern: str) -> Iterator[Result]:
+    for path in sorted(RESULTS.glob(f"{pattern}.json")):
+        yield json.loads(path.read_text(encoding="utf-8"))
+
+
+def _table(head: str, rows: list[list[Any]]) -> str:
+    names = head.split("|")
+    lines = [names, ["---"] * len(names), *rows]
+    return "".join("| " + " | ".join(str(cell) for cell in line) + " |\n" for line in lines)
+
+
+def _from(pattern: str) -> str:
+    """Where the figures come from: commits and dates of the results."""
+    sources = []
+    for path in sorted(RESULTS.glob(f"{pattern}.json")):
+        provenance = json.loads(path.read_text(encoding="utf-8"))["provenance"]
+        sources.append(f"`{path.name}` ({provenance['date'][:10]}, {provenance['commit'][:10]})")
+    return f"\nFrom {', '.join(sources)} in `benchmarks/results`.\n"
+
+
+def main() -> int:
+    """Rewrite the documents, or check them."""
+    late = []
+    for document in DOCUMENTS:
+        before = document.read_text(encoding="utf-8")
+        after = fill(before)
+        if after != before:
+            late.append(document)
+            if "--check" not in sys.argv[1:]:
+                document.write_text(after, encoding="utf-8")
+    if "--check" in sys.argv[1:] and late:
+        names = ", ".join(str(path.relative_to(ROOT)) for path in late)
+        print(f"{names}: out of date; run python benchmarks/tables.py", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""The pictures of the documents, from one live run on the demo clip: the terminal view and the timeline.
+
+python docs/pictures.py [--model tiny] [--recording F.jsonl]
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from stream.client import EmotionClient
+from stream.messages import Event, Label, Status
+from stream.plot import plot
+from stream.recording import Recorder, read
+from stream.view import snapshot
+
+OUT = Path(__file__).with_name("pictures")
+CLIP = Path(__file__).resolve().parent.parent / "stream" / "assets" / "demo.mp4"
+SOURCE = "demo"
+_DPI = 150
+
+
+def record(model: str, path: Path) -> None:
+    """Run the pipeline on the demo clip as users do and record all that it publishes."""
+    command = [sys.executable, "-P", "-m", "stream.cli", "run", "--model", model]
+    command += ["--source", f"{SOURCE}={CLIP}", "--bind", "tcp://127.0.0.1:*"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as pipeline:
+        assert pipeline.stderr is not None
+        said = next(line for line in pipeline.stderr if line.startswith("publishing"))
+        with EmotionClient(said.rsplit(" ", 1)[1].strip()) as client, Recorder(path) as recorder:
+            for event in client:
+                recorder.write(event)
+                if isinstance(event, Status) and event.state == "stopped":
+                    break
+
+
+def before_the_end(events: list[Event]) -> list[Event]:
+    """What had come when the last label had: the view as it looks while live."""
+    last = max(n for n, event in enumerate(events) if isinstance(event, Label))
+    return events[: last + 1]
+
+
+def main() -> None:
+    """Write watch.svg and timeline.png."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--model", default="tiny")
+    parser.add_argument("--recording", type=Path, help="draw this one instead of a new run")
+    options = parser.parse_args()
+    OUT.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        recording = options.recording or Path(folder) / "demo.jsonl"
+        if options.recording is None:
+            record(options.model, recording)
+        snapshot(before_the_end(list(read(recording))), OUT / "watch.svg")
+        plot(recording, OUT / "timeline.png", dpi=_DPI)
+    for path in sorted(OUT.iterdir()):
+        print(f"{path}: {path.stat().st_size / 1e3:.0f} kB")
+
+
+if __name__ == "__main__":
+    main()
