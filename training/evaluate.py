@@ -15,6 +15,7 @@ import transformers
 from emostream.errors import ConfigError
 from emostream.modeling import EmostreamForCausalLM
 from emostream.processor import EmostreamProcessor
+from training.features import FeatureStore
 from training.manifest import Row
 from training.predict import EvalSettings, predict
 from training.report import write_report
@@ -32,6 +33,7 @@ def evaluate(
     out: str | Path,
     settings: EvalSettings | None = None,
     *,
+    store: FeatureStore | None = None,
     model_name: str = "",
     manifest_name: str = "",
     on_progress: Callable[[int, int], None] = lambda done, total: None,
@@ -47,6 +49,8 @@ def evaluate(
         rows: Clips with labels; rows without one are skipped and counted.
         out: Folder for the results.
         settings: How to evaluate.
+        store: Features of the clips by this model's towers, from `training.features`; without it
+            every clip is decoded and encoded anew.
         model_name: For the report.
         manifest_name: For the report.
         on_progress: Called with the number of clips done and of all.
@@ -70,7 +74,7 @@ def evaluate(
     todo = [i for i in range(len(rows)) if i not in done]
     on_progress(len(done), len(rows))
     with (out / PREDICTIONS).open("a", encoding="utf-8") as file:
-        for batch in predict(model, processor, rows, todo, settings):
+        for batch in predict(model, processor, rows, todo, settings, store):
             for prediction in batch:
                 done[prediction.index] = prediction
                 file.write(json.dumps(prediction.to_json()) + "\n")
@@ -88,6 +92,7 @@ def evaluate(
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "device": str(model.device),
             "dtype": str(model.dtype).removeprefix("torch."),
+            "features": "cached" if store is not None else "computed",
             "torch": torch.__version__,
             "transformers": transformers.__version__,
             "seconds": round(time.perf_counter() - started, 3),

@@ -1,21 +1,25 @@
-"""A model's predictions on a manifest's clips: label-first under each condition, and reasoned."""
+"""A model's predictions on a manifest's clips: label-first under each condition, and reasoned.
+
+Towers and connector run once for each clip, whatever the conditions; the language model runs batches of equally long
+prompts, by the code that serves live sources.
+"""
 
 import itertools
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
+from torch import Tensor
 
-from emostream.errors import ConfigError, MediaError
+from emostream.errors import ConfigError
 from emostream.labels import DEFAULT_LABELS, validate_labels
-from emostream.media import load_clip, read_audio
 from emostream.modeling import EmostreamForCausalLM
 from emostream.processor import EmostreamProcessor
 from emostream.recognizer import Recognizer
-from emostream.streaming import MediaWindow
+from emostream.streaming import MediaTokens
+from training.clip_features import ClipFeatures, computed_features, stored_features
+from training.features import FeatureStore
 from training.manifest import Row
 from training.results import CONDITIONS, Prediction
 
@@ -58,23 +62,13 @@ class EvalSettings:
                 raise ConfigError(f"eval: {name} is {getattr(self, name)}; wanted 1 or more")
 
 
-@dataclass(frozen=True, slots=True)
-class _Loaded:
-    """A decoded clip, or why it could not be decoded; `other` is the sound it gets when shuffled."""
-
-    index: int
-    frames: NDArray[np.uint8] | None = None
-    audio: NDArray[np.float32] | None = None
-    other: NDArray[np.float32] | None = None
-    problem: str | None = None
-
-
 def predict(
     model: EmostreamForCausalLM,
     processor: EmostreamProcessor,
     rows: Sequence[Row],
     todo: Sequence[int],
     settings: EvalSettings,
+    store: FeatureStore | None = None,
 ) -> Iterator[list[Prediction]]:
     """Yield predictions batch by batch, in the order of `todo`.
 
@@ -84,22 +78,34 @@ def predict(
         rows: All clips of the evaluation; shuffled sound is drawn from all of them.
         todo: Indices of the clips to predict.
         settings: How.
+        store: Features of `rows` by this model's towers; without it clips are decoded and encoded.
     """
     if not todo:
         return
-    recognizer = Recognizer(
-        model,
-        processor,
-        labels=settings.labels,
-        instruction=settings.instruction,
-        slots=settings.batch_size,
-        max_new_tokens=settings.max_new_tokens,
-    )
     conditions = [c for c in CONDITIONS if c == "both" or c in settings.conditions]
     partners = _partners(rows, settings.seed) if "shuffled_audio" in conditions else None
-    loaded = _load_ahead(rows, todo, partners, model.config.num_frames, settings)
-    while batch := list(itertools.islice(loaded, settings.batch_size)):
-        yield _predict_batch(recognizer, rows, batch, conditions, settings)
+    size = settings.batch_size
+    clips = (
+        computed_features(
+            model, processor, rows, todo, partners, batch_size=size, loaders=settings.loaders
+        )
+        if store is None
+        else stored_features(store, rows, todo, partners)
+    )
+    predictor = _Predictor(model, processor, conditions, settings)
+    while batch := list(itertools.islice(clips, size)):
+        yield [
+            Prediction(
+                index=clip.index,
+                path=str(rows[clip.index].path),
+                label=str(rows[clip.index].label),
+                scores=scores,
+                text=text,
+                truncated=truncated,
+                skipped=clip.problem,
+            )
+            for clip, (scores, text, truncated) in zip(batch, predictor(batch), strict=True)
+        ]
 
 
 def _partners(rows: Sequence[Row], seed: int) -> list[int]:
@@ -110,92 +116,85 @@ def _partners(rows: Sequence[Row], seed: int) -> list[int]:
     return [int(partner) for partner in partners]
 
 
-def _predict_batch(
-    recognizer: Recognizer,
-    rows: Sequence[Row],
-    batch: Sequence[_Loaded],
-    conditions: Sequence[str],
-    settings: EvalSettings,
-) -> list[Prediction]:
-    scores: dict[int, dict[str, dict[str, float]]] = {clip.index: {} for clip in batch}
-    texts: dict[int, tuple[str, bool]] = {}
-    # Pictures are encoded once: the conditions that need them come before the one without.
-    order = [c for c in ("both", "shuffled_audio", "video", "audio") if c in conditions]
-    for condition in order:
-        windows = [w for clip in batch if (w := _window(clip, condition)) is not None]
-        results = recognizer.recognize(windows)
-        for result in results:
-            scores[int(result.source)][condition] = result.scores
-        if condition == "both" and settings.reasoning:
-            for result in results:
-                recognizer.start_reasoning(result)
-            while steps := recognizer.reason():
-                for step in steps:
-                    texts[int(str(step.key))] = (step.text, step.truncated)
-    for clip in batch:
-        recognizer.forget(str(clip.index))
-    return [
-        Prediction(
-            index=clip.index,
-            path=str(rows[clip.index].path),
-            label=str(rows[clip.index].label),
-            scores=scores[clip.index],
-            text=texts.get(clip.index, (None, False))[0],
-            truncated=texts.get(clip.index, (None, False))[1],
-            skipped=clip.problem,
+class _Predictor:
+    """Scores and answers of a batch of clips: for each of them (scores by condition, text, truncated)."""
+
+    def __init__(
+        self,
+        model: EmostreamForCausalLM,
+        processor: EmostreamProcessor,
+        conditions: Sequence[str],
+        settings: EvalSettings,
+    ):
+        instruction = settings.instruction or processor.instruction
+        self._backbone = model.model
+        self._device = model.device
+        self._conditions = conditions
+        self._reasoning = settings.reasoning
+        self._recognizer = Recognizer(
+            model,
+            processor,
+            labels=settings.labels,
+            instruction=instruction,
+            slots=settings.batch_size,
+            max_new_tokens=settings.max_new_tokens,
         )
-        for clip in batch
-    ]
+        with torch.inference_mode():
+            gate_inputs = [x.to(model.device) for x in processor.gate_inputs(instruction)]
+            self._gate_13 = model.model.gate(*gate_inputs)
+
+    @torch.inference_mode()
+    def __call__(
+        self, clips: Sequence[ClipFeatures]
+    ) -> list[tuple[dict[str, dict[str, float]], str | None, bool]]:
+        visual = self._embed("vision_features", [clip.vision for clip in clips])
+        sound = self._embed("audio_features", [clip.audio for clip in clips])
+        others = self._embed("audio_features", [clip.other for clip in clips])
+        scores: list[dict[str, dict[str, float]]] = [{} for _ in clips]
+        texts: dict[int, tuple[str, bool]] = {}
+        for condition in self._conditions:
+            shown = {
+                place: tokens
+                for place, (clip, *media) in enumerate(
+                    zip(clips, visual, sound, others, strict=True)
+                )
+                if clip.problem is None and (tokens := _shown(condition, *media)) is not None
+            }
+            results = self._recognizer.read([str(place) for place in shown], list(shown.values()))
+            for place, result in zip(shown, results, strict=True):
+                scores[place][condition] = result.scores
+            if condition == "both" and self._reasoning:
+                for result in results:
+                    self._recognizer.start_reasoning(result)
+                while steps := self._recognizer.reason():
+                    texts |= {int(str(s.key)): (s.text, s.truncated) for s in steps if s.done}
+        return [(scores[place], *texts.get(place, (None, False))) for place in range(len(clips))]
+
+    def _embed(self, name: str, features: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """Tokens (N, H) of each clip; those of one shape go through the connector or projector together."""
+        out: list[Tensor | None] = [None] * len(features)
+        alike: dict[torch.Size, list[int]] = {}
+        for index, value in enumerate(features):
+            if value is not None:
+                alike.setdefault(value.shape, []).append(index)
+        for members in alike.values():
+            batch = torch.stack([features[index] for index in members])  # type: ignore[misc]
+            gate = self._gate_13.expand(len(members), -1)
+            embedded = self._backbone.embed_media(**{name: batch.to(self._device)}, gate=gate)
+            tokens = next(part for part in embedded if part is not None)
+            for index, value in zip(members, tokens, strict=True):
+                out[index] = value
+        return out
 
 
-def _window(clip: _Loaded, condition: str) -> MediaWindow | None:
-    """What the model is shown; None where the clip lacks what the condition needs."""
-    if clip.problem is not None:
-        return None
-    pictures = None if condition == "audio" else clip.frames
-    sound = {"video": None, "shuffled_audio": clip.other}.get(condition, clip.audio)
-    lacks_pictures = condition in ("video", "shuffled_audio") and pictures is None
-    lacks_sound = condition in ("audio", "shuffled_audio") and sound is None
-    if lacks_pictures or lacks_sound or (pictures is None and sound is None):
-        return None
-    frames = () if pictures is None else tuple(pictures)
-    return MediaWindow(
-        source=str(clip.index), keys=tuple(range(len(frames))), frames=frames, audio=sound
-    )
-
-
-def _load_ahead(
-    rows: Sequence[Row],
-    todo: Sequence[int],
-    partners: Sequence[int] | None,
-    num_frames: int,
-    settings: EvalSettings,
-) -> Iterator[_Loaded]:
-    """Decode clips on threads, at most two batches ahead of the model."""
-
-    def load(index: int) -> _Loaded:
-        row = rows[index]
-        if row.label is None:
-            return _Loaded(index, problem="no label")
-        try:
-            clip = load_clip(row.path, num_frames, row.start_s, row.end_s)
-        except MediaError as error:
-            return _Loaded(index, problem=f"unreadable: {error}")
-        other = None if partners is None else _sound(rows[partners[index]])
-        return _Loaded(index, clip.frames, clip.audio, other)
-
-    with ThreadPoolExecutor(settings.loaders, thread_name_prefix="clips") as pool:
-        ahead: deque[Future[_Loaded]] = deque()
-        for index in todo:
-            ahead.append(pool.submit(load, index))
-            if len(ahead) > 2 * settings.batch_size:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
-
-
-def _sound(row: Row) -> NDArray[np.float32] | None:
-    try:
-        return read_audio(row.path, row.start_s, row.end_s).pcm
-    except MediaError:
-        return None  # counted where that row is evaluated itself
+def _shown(
+    condition: str, visual: Tensor | None, sound: Tensor | None, other: Tensor | None
+) -> MediaTokens | None:
+    """What the model is shown under a condition; None where the clip lacks what it needs."""
+    if condition == "both":
+        return None if visual is None and sound is None else MediaTokens(visual, sound)
+    if condition == "video":
+        return None if visual is None else MediaTokens(visual, None)
+    if condition == "audio":
+        return None if sound is None else MediaTokens(None, sound)
+    return None if visual is None or other is None else MediaTokens(visual, other)
