@@ -1,4 +1,4 @@
-"""Prompts of a corpus for GRPO: token ids with placeholders, and the frozen towers' features to lay over them."""
+"""Prompts of a corpus: token ids with placeholders, and the frozen towers' features to lay over them."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -43,7 +43,11 @@ class ClipPrompts:
 
     def ids(self, index: int) -> list[int]:
         """Token ids of a clip's prompt, placeholders included."""
-        return list(self._prompt(self._of(index))[0])
+        return self.ids_of(self.clip(index))
+
+    def ids_of(self, clip: dict[str, Tensor]) -> list[int]:
+        """Token ids of the prompt for these features."""
+        return list(self._prompt(clip)[0])
 
     def media(self, indices: Sequence[int], length: int) -> dict[str, Tensor]:
         """Media keyword arguments of `model` for prompts that are padded on the left to `length` tokens.
@@ -51,7 +55,10 @@ class ClipPrompts:
         Raises:
             ConfigError: Clips differ in what the towers give for them.
         """
-        clips = [self._of(index) for index in indices]
+        return self.media_of([self.clip(index) for index in indices], length)
+
+    def media_of(self, clips: Sequence[dict[str, Tensor]], length: int) -> dict[str, Tensor]:
+        """As `media`, for these features."""
         starts = []
         for clip in clips:
             ids, visual, audio = self._prompt(clip)
@@ -70,12 +77,13 @@ class ClipPrompts:
         if any(a is not None for a in audio):
             if len({len(a) for a in audio if a is not None}) > 1:
                 raise ConfigError(
-                    "grpo: clips have different numbers of audio tokens; cache all features with one audio context."
+                    "training: clips have different numbers of audio tokens; cache all features with one audio context."
                 )
             out["audio_features"] = _stack(audio)
         return out
 
-    def _of(self, index: int) -> dict[str, Tensor]:
+    def clip(self, index: int) -> dict[str, Tensor]:
+        """Features of a clip, at least of one modality."""
         clip = self._features.features(self.rows[index])
         if not clip:
             raise ConfigError(
