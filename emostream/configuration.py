@@ -67,7 +67,8 @@ class EmostreamConfig(Qwen2Config):
         num_frames: Frames of a clip or window, T.
         answer_style: `reasoned` for checkpoints that answer `<think>…</think>\n<answer>…</answer>`, `bare` for those
             that answer with the label alone.
-        vision_config, audio_config, gate_config: Configurations of SigLIP, Whisper and BERT.
+        vision_config, audio_config, gate_config: Configurations of SigLIP, Whisper and BERT. Where SigLIP's has
+            `stem_widths` (not a published key), its patch embedding is a `towers.ConvStem` of these widths.
         published: The config.json as it was read, so that saving writes back keys that this class does not know.
     """
 
@@ -128,6 +129,14 @@ class EmostreamConfig(Qwen2Config):
                 f"{layers} layers",
                 "Point the checkpoint at the tower that it was trained with.",
             )
+        if widths := getattr(self.vision_config, "stem_widths", None):
+            patch = 2 ** (len(widths) + 1)
+            if patch != self.vision_config.patch_size:
+                self._refuse(
+                    f"stem_widths of the tower {self.mm_vision_tower} makes patches of {patch} pixels, but its patch_size "
+                    f"is {self.vision_config.patch_size}",
+                    "Give one width fewer than patch_size has halvings.",
+                )
         if self.tokens_per_side != (self.patches_per_side + 1) // 2:
             parity = "odd" if CONNECTOR_SHAPES[self.mm_projector_type][1] else "even"
             self._refuse(

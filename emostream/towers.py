@@ -1,10 +1,12 @@
 """SigLIP and Whisper as the checkpoint names them, run only as far as the model reads them.
 
-Shape suffixes: N frames, B clips, L = P*P patches, D tower width, F mel bands, M mel frames (10 ms each),
-S = M/2 encoder steps, A = S//3 pooled steps.
+Shape suffixes: N frames, B clips, S pixels a side, L = P*P patches, D tower width, F mel bands, M mel frames (10 ms
+each); for audio S = M/2 encoder steps, A = S//3 pooled steps.
 """
 
 import copy
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import torch.nn.functional as F
@@ -15,6 +17,37 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from emostream.errors import InputError
 
 AUDIO_POOL = 3
+
+
+class ConvStem(nn.Sequential):
+    """Patch embedding by 3x3 convolutions of stride 2, for towers too small to learn from one large one.
+
+    Stands where SigLIP has its patch convolution (Xiao et al. 2021, "Early convolutions help transformers see better",
+    arXiv:2106.14881); a tower has it where its config.json gives `stem_widths`. Each frame is standardised first, so
+    that light and palette matter less.
+
+    Args:
+        widths: Channels behind each convolution, the tower's own width last.
+    """
+
+    def __init__(self, widths: Sequence[int]):
+        layers: list[nn.Module] = []
+        for width_in, width in itertools.pairwise((3, *widths)):
+            layers += [nn.Conv2d(width_in, width, 3, stride=2, padding=1), nn.ReLU()]
+        super().__init__(*layers[:-1])
+
+    @property
+    def weight(self) -> Tensor:
+        """The first convolution's, of which SigLIP reads the dtype."""
+        return self[0].weight  # type: ignore[return-value]
+
+    def forward(self, pixels_N3SS: Tensor) -> Tensor:
+        """(N, 3, S, S) -> (N, D, P, P)."""
+        mean = pixels_N3SS.mean((1, 2, 3), keepdim=True)
+        centred = pixels_N3SS - mean
+        spread = (centred * centred).mean((1, 2, 3), keepdim=True).sqrt()
+        out: Tensor = super().forward(centred / (spread + 0.05))
+        return out
 
 
 class VisionTower(nn.Module):
@@ -28,7 +61,10 @@ class VisionTower(nn.Module):
         headless = copy.deepcopy(config)  # the checkpoint's own goes back to its folder as it came
         headless.vision_use_head = False
         self.layers = layers
-        self.vision_tower = nn.ModuleDict({"vision_model": SiglipVisionModel(headless)})
+        siglip = SiglipVisionModel(headless)
+        if widths := getattr(config, "stem_widths", None):
+            siglip.embeddings.patch_embedding = ConvStem((*widths, config.hidden_size))
+        self.vision_tower = nn.ModuleDict({"vision_model": siglip})
 
     def forward(self, pixels_N3SS: Tensor) -> Tensor:
         """(N, 3, S, S) in [-1, 1] -> (N, L, D), equal to SigLIP's `hidden_states[select_layer]`."""
