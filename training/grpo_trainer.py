@@ -84,7 +84,9 @@ class EmostreamGRPOTrainer(GRPOTrainer):
         )
         args.beta = self.beta = beta
         if reference is not None:
-            add_fused_lm_head(reference, temperature=self.temperature)
+            add_fused_lm_head(
+                reference, temperature=self.temperature, outputs=("log_probs", "entropy")
+            )
             self.ref_model = self.accelerator.prepare_model(reference.eval(), evaluation_mode=True)
 
     def _watched(self, function: RewardFunction) -> RewardFunction:
