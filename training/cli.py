@@ -47,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_synth(_command(kinds, "synth", _synth, "render a corpus of synthetic actors"))
     _add_index(_command(kinds, "index", _index, "turn a published corpus into a manifest"))
     _add_eval(_command(commands, "eval", _eval, "evaluate a model on a manifest's clips"))
+    _add_training(_command(commands, "sft", _sft, "train on answers: cold start, label-only"))
     grpo = _add_training(_command(commands, "grpo", _grpo, "train a reasoning model by rewards"))
     grpo.add_argument("--paper", action="store_true", help="R1-Omni's settings and rewards")
     return parser
@@ -206,14 +207,17 @@ def _eval(options: argparse.Namespace) -> None:
     from emostream import load_model
     from training.evaluate import evaluate
     from training.features import cache_features
+    from training.outcomes import CONDITIONS
     from training.predict import EvalSettings
-    from training.results import CONDITIONS
 
+    batch_size = options.batch_size
+    if batch_size is None:
+        batch_size = 8 if options.features is None else 64
     settings = EvalSettings(
         labels=labels,
         reasoning=not options.no_reasoning,
         conditions=options.conditions or CONDITIONS,
-        batch_size=options.batch_size or (8 if options.features is None else 64),
+        batch_size=batch_size,
         max_new_tokens=options.max_new_tokens,
         seed=options.seed,
         instruction=options.instruction,
@@ -243,6 +247,14 @@ def _eval(options: argparse.Namespace) -> None:
         f" on {result['clips']} clips"
         + (f", {sum(result['skipped'].values())} skipped" if result["skipped"] else "")
     )
+
+
+def _sft(options: argparse.Namespace) -> None:
+    from training.sft import sft
+
+    model = sft(options.config, options.out, options.settings, progress=_progress)
+    if model is not None:
+        print(f"{model}: the trained checkpoint")
 
 
 def _grpo(options: argparse.Namespace) -> None:

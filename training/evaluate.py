@@ -19,11 +19,12 @@ from training.features import FeatureStore
 from training.manifest import Row
 from training.predict import EvalSettings, predict
 from training.report import write_report
-from training.results import Prediction, summarise
+from training.results import Prediction, judge_all, summarise
 
 PREDICTIONS: Final = "predictions.jsonl"
 RESULT: Final = "eval.json"
-_RUN: Final = "run.json"
+OUTCOMES: Final = "clips.jsonl"
+RUN: Final = "run.json"
 
 
 def evaluate(
@@ -38,7 +39,7 @@ def evaluate(
     manifest_name: str = "",
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Evaluate a model on clips and write predictions.jsonl, eval.json, report.md and plots.
+    """Evaluate a model on clips: predictions.jsonl, clips.jsonl, eval.json, report.md and plots.
 
     Predictions are appended batch by batch. A second call with the same model, clips and settings
     continues after the last whole one. Clips that cannot be decoded are skipped, named and counted.
@@ -83,10 +84,12 @@ def evaluate(
     bare = model.config.answer_style == "bare"
     cues = {i: cues for i, row in enumerate(rows) if (cues := row.cues) is not None}
     predictions = [done[i] for i in range(len(rows))]
+    outcomes = judge_all(predictions, settings.labels, cues, bare=bare)
+    _write(out / OUTCOMES, "".join(json.dumps(o.to_json()) + "\n" for o in outcomes))
     result = {
         "model": model_name,
         "manifest": manifest_name,
-        **summarise(predictions, settings.labels, cues, bare=bare),
+        **summarise(predictions, outcomes, settings.labels),
         "settings": asdict(settings),
         "provenance": {
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -99,7 +102,7 @@ def evaluate(
             "clips_resumed": resumed,
         },
     }
-    _write(out / RESULT, result)
+    _write(out / RESULT, json.dumps(result, indent=1) + "\n")
     write_report(result, out)
     return result
 
@@ -133,9 +136,9 @@ def _fingerprint(
 def _claim(out: Path, run: dict[str, Any]) -> None:
     """Write what is evaluated here, or check that it is the same as before."""
     run = json.loads(json.dumps(run))
-    path = out / _RUN
+    path = out / RUN
     if not path.exists():
-        _write(path, run)
+        _write(path, json.dumps(run, indent=1) + "\n")
         return
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
@@ -167,7 +170,7 @@ def _resume(path: Path) -> dict[int, Prediction]:
     return done
 
 
-def _write(path: Path, value: dict[str, Any]) -> None:
+def _write(path: Path, text: str) -> None:
     part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    part.write_text(text, encoding="utf-8")
     part.replace(path)

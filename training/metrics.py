@@ -4,7 +4,7 @@ A prediction may be a label, `"other"` (an answer outside the label set) or None
 the last two are wrong, never left out.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -197,53 +197,3 @@ def faithfulness(
 
 def _informative(cues: Cues, modality: str) -> bool:
     return cues.informative.video if modality == "face" else cues.informative.audio
-
-
-def bootstrap(
-    statistic: Callable[[NDArray[np.intp]], float],
-    count: int,
-    *,
-    samples: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of a statistic over clips (Efron and Tibshirani 1993).
-
-    Args:
-        statistic: Function of the indices of the clips in a sample.
-        count: Number of clips.
-        samples: Number of resamplings.
-        level: Coverage of the interval.
-        seed: Seed of the resampling.
-
-    Returns:
-        Lower and upper bound.
-    """
-    generator = np.random.default_rng(seed)
-    values = [statistic(generator.integers(0, count, count)) for _ in range(samples)]
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
-def intervals(
-    truth: Sequence[str],
-    predicted: Sequence[str | None],
-    labels: Sequence[str],
-    *,
-    samples: int = 1000,
-    seed: int = 0,
-) -> dict[str, tuple[float, float]]:
-    """Bootstrap 95 % intervals of WAR and UAR over clips, from the same resamplings each."""
-    width = len(labels) + 2
-    rows = {label: i for i, label in enumerate(labels)}
-    columns = _columns(labels)
-    cell = np.array([rows[t] * width + columns[p] for t, p in zip(truth, predicted, strict=True)])
-
-    def counts(sample: NDArray[np.intp]) -> NDArray[np.int64]:
-        flat = np.bincount(cell[sample], minlength=len(labels) * width)
-        return flat.reshape(len(labels), width)
-
-    return {
-        name: bootstrap(lambda s, f=f: f(counts(s)), len(cell), samples=samples, seed=seed)  # type: ignore[misc]
-        for name, f in (("war", war), ("uar", uar))
-    }

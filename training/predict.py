@@ -21,7 +21,8 @@ from emostream.streaming import MediaTokens
 from training.clip_features import ClipFeatures, computed_features, stored_features
 from training.features import FeatureStore
 from training.manifest import Row
-from training.results import CONDITIONS, Prediction
+from training.outcomes import CONDITIONS
+from training.results import Prediction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,11 +52,11 @@ def markdown(result: Mapping[str, Any]) -> list[str]:
         *_table(
             ("", "value", "95 % interval"),
             [
-                ("WAR", _percent(result["war"]), _interval(result["intervals"]["war"])),
-                ("UAR", _percent(result["uar"]), _interval(result["intervals"]["uar"])),
                 *(
-                    (name, _percent(result[key]), "")
+                    (name, _percent(result[key]), _interval(result["intervals"].get(key)))
                     for name, key in (
+                        ("WAR", "war"),
+                        ("UAR", "uar"),
                         ("format", "format_rate"),
                         ("claims supported", "claim_support_rate"),
                         ("claims hallucinated", "hallucinated_claim_rate"),
@@ -91,7 +91,8 @@ def markdown(result: Mapping[str, Any]) -> list[str]:
         first = result["label_first"]
         lines += [
             "",
-            f"Label-first scoring alone: WAR {_percent(first['war'])}, UAR {_percent(first['uar'])}.",
+            f"Label-first scoring alone: WAR {_percent(first['war'])}, UAR {_percent(first['uar'])} "
+            f"({_interval(result['intervals']['label_first_uar'])}).",
         ]
     if result["ablation"]:
         lines += ["", "## Modalities (label-first)", "", *_ablation(result)]
@@ -115,8 +116,9 @@ def _ablation(result: Mapping[str, Any]) -> list[str]:
     if result["fusion_gain"] is not None:
         lines += [
             "",
-            f"Fusion gains {100 * result['fusion_gain']:+.1f} points of UAR over the better single "
-            f"modality ({result['ablation']['clips']} clips).",
+            f"Fusion gains {100 * result['fusion_gain']:+.1f} points of UAR "
+            f"({_interval(result['intervals']['fusion_gain'])}) over the better single modality "
+            f"({result['ablation']['clips']} clips).",
         ]
     return lines
 
@@ -143,8 +145,8 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f}"
 
 
-def _interval(bounds: Sequence[float]) -> str:
-    return f"{100 * bounds[0]:.1f} to {100 * bounds[1]:.1f}"
+def _interval(bounds: Sequence[float] | None) -> str:
+    return "" if bounds is None else f"{100 * bounds[0]:.1f} to {100 * bounds[1]:.1f}"
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:

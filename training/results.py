@@ -4,34 +4,16 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
-from emostream.answers import parse_answer
 from emostream.errors import ConfigError
 from emostream.labels import OTHER
-from training.claims.evaluation_lexicon import extract_claims
-from training.claims.verify import verify
+from training.bootstrap import SAMPLES, draws, estimate
 from training.cues import Cues
-from training.metrics import (
-    NO_ANSWER,
-    agreement,
-    confusion,
-    ece,
-    faithfulness,
-    intervals,
-    rate,
-    recalls,
-    reliability,
-    uar,
-    war,
-)
-from training.rewards import names_label
-
-CONDITIONS: Final = ("both", "video", "audio", "shuffled_audio")
-"""What the model is shown: the clip, one modality of it, or its pictures with another clip's sound.
-"""
+from training.metrics import NO_ANSWER, confusion, ece, recalls, reliability
+from training.outcomes import FIGURES, Outcome, conditions_of, figures, judge
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,13 +61,51 @@ class Prediction:
         return max(scores, key=scores.__getitem__) if scores else None
 
 
-def summarise(
+def judge_all(
     predictions: Sequence[Prediction],
     labels: Sequence[str],
     cues: Mapping[int, Cues],
     *,
     bare: bool = False,
-    samples: int = 1000,
+) -> list[Outcome]:
+    """Judge the predictions of all usable clips.
+
+    Args:
+        predictions: One for each clip.
+        labels: The label set.
+        cues: Index of a prediction -> the clip's cues, where there are any.
+        bare: The model answers with labels alone.
+
+    Raises:
+        ConfigError: No clip was usable.
+    """
+    used = [p for p in predictions if p.skipped is None]
+    if not used:
+        reasons = "; ".join(sorted({str(p.skipped) for p in predictions})[:3])
+        raise ConfigError(
+            f"eval: none of {len(predictions)} clips could be used: {reasons or 'no rows'}"
+        )
+    return [
+        judge(
+            p.index,
+            p.label,
+            p.scores,
+            p.text,
+            truncated=p.truncated,
+            labels=labels,
+            cues=cues.get(p.index),
+            bare=bare,
+        )
+        for p in used
+    ]
+
+
+def summarise(
+    predictions: Sequence[Prediction],
+    outcomes: Sequence[Outcome],
+    labels: Sequence[str],
+    *,
+    samples: int = SAMPLES,
 ) -> dict[str, Any]:
     """Compute everything in eval.json that follows from predictions.
 
@@ -95,89 +115,51 @@ def summarise(
 
     Args:
         predictions: One for each clip.
+        outcomes: From `judge_all`.
         labels: The label set.
-        cues: Index of a prediction -> the clip's cues, where there are any.
-        bare: The model answers with labels alone.
         samples: Bootstrap samples of the intervals.
-
-    Raises:
-        ConfigError: No clip was usable.
     """
-    used = [p for p in predictions if p.skipped is None]
     skipped = [p for p in predictions if p.skipped is not None]
-    if not used:
-        reasons = "; ".join(sorted({str(p.skipped) for p in skipped})[:3])
-        raise ConfigError(
-            f"eval: none of {len(predictions)} clips could be used: {reasons or 'no rows'}"
-        )
-    truth = [p.label for p in used]
-    scored = [p.first() or next((p.first(c) for c in CONDITIONS if p.first(c)), None) for p in used]
-    answers = [None if p.text is None else parse_answer(p.text, labels, bare=bare) for p in used]
-    reasoned = any(answer is not None for answer in answers)
-    said = [None if answer is None else answer.label for answer in answers]
-    label_first = _accuracy(truth, scored, labels, samples)
+    truth = [o.label for o in outcomes]
+    scored = [o.first for o in outcomes]
+    reasoned = any(o.reasoned for o in outcomes)
+    found = figures(outcomes, labels)
+    drawn = draws(len(outcomes), samples)
+    estimates = {name: estimate([found[name]], drawn) for name in FIGURES}
+    label_first = {
+        **_table(truth, scored, labels),
+        **{name: estimates[f"label_first_{name}"].value for name in ("war", "uar")},
+    }
     return {
-        "clips": len(used),
+        "clips": len(outcomes),
         "skipped": dict(Counter(str(p.skipped).partition(": ")[0] for p in skipped)),
         "skipped_clips": [{"path": p.path, "reason": p.skipped} for p in skipped],
         "labels": list(labels),
         "answers": "reasoned" if reasoned else "label_first",
-        **(_accuracy(truth, said, labels, samples) if reasoned else label_first),
+        **{name: estimates[name].value for name in FIGURES},
+        "intervals": {name: e.interval for name, e in estimates.items()},
+        **_table(truth, [o.said for o in outcomes] if reasoned else scored, labels),
         "label_first": label_first,
-        "format_rate": rate(a.well_formed for a in answers if a is not None),
-        "truncated_rate": rate(p.truncated for p in used if p.text is not None),
-        "agreement": agreement(scored, said) if reasoned else None,
-        **_reasoning(used, [a.think if a else None for a in answers], labels, cues),
-        **_calibration(used),
-        **_ablation(used, labels, samples),
+        "clips_with_cues": sum(o.reasoned and o.salient is not None for o in outcomes),
+        **_calibration([p for p in predictions if p.skipped is None]),
+        "ablation": _ablation(outcomes, labels, samples),
     }
 
 
-def _accuracy(
-    truth: Sequence[str], predicted: Sequence[str | None], labels: Sequence[str], samples: int
+def _table(
+    truth: Sequence[str], predicted: Sequence[str | None], labels: Sequence[str]
 ) -> dict[str, Any]:
     counts = confusion(truth, predicted, labels)
-    found = recalls(counts)
     return {
-        "war": war(counts),
-        "uar": uar(counts),
-        "intervals": {
-            k: list(v) for k, v in intervals(truth, predicted, labels, samples=samples).items()
-        },
         "recall": {
             label: None if math.isnan(value) else float(value)
-            for label, value in zip(labels, found, strict=True)
+            for label, value in zip(labels, recalls(counts), strict=True)
         },
         "confusion": {
             "rows": list(labels),
             "columns": [*labels, OTHER, NO_ANSWER],
             "counts": counts.tolist(),
         },
-    }
-
-
-def _reasoning(
-    used: Sequence[Prediction],
-    thoughts: Sequence[str | None],
-    labels: Sequence[str],
-    cues: Mapping[int, Cues],
-) -> dict[str, Any]:
-    checked = []
-    for prediction, think in zip(used, thoughts, strict=True):
-        if think is not None and prediction.index in cues:
-            claims = extract_claims(think)
-            known = cues[prediction.index]
-            checked.append((known, claims, verify(claims, known)))
-    found = faithfulness(checked)
-    written = [think for think in thoughts if think]
-    return {
-        "claim_support_rate": found.claim_support_rate,
-        "hallucinated_claim_rate": found.hallucinated_claim_rate,
-        "cue_recall": found.cue_recall,
-        "claims_a_clip": found.claims_a_clip,
-        "covered_rate": found.covered / found.clips if found.clips else None,
-        "clips_with_cues": found.clips,
-        "label_named_rate": rate(names_label(think, labels) for think in written),
     }
 
 
@@ -190,19 +172,25 @@ def _calibration(used: Sequence[Prediction]) -> dict[str, Any]:
     return {"ece": ece(bins), "reliability": [asdict(b) for b in bins]}
 
 
-def _ablation(used: Sequence[Prediction], labels: Sequence[str], samples: int) -> dict[str, Any]:
+def _ablation(outcomes: Sequence[Outcome], labels: Sequence[str], samples: int) -> dict[str, Any]:
     """Label-first accuracy under each condition, over the clips that can meet all of them."""
-    conditions = [c for c in CONDITIONS if any(c in p.scores for p in used)]
-    whole = [p for p in used if all(c in p.scores for c in conditions)]
+    conditions = conditions_of(outcomes)
+    whole = [o for o in outcomes if all(c in o.scored for c in conditions)]
     if len(conditions) < 2 or not whole:
-        return {"ablation": {}, "fusion_gain": None}
-    truth = [p.label for p in whole]
-    found = {}
+        return {}
+    drawn = draws(len(whole), samples)
+    found: dict[str, Any] = {"clips": len(whole)}
     for condition in conditions:
-        full = _accuracy(truth, [p.first(condition) for p in whole], labels, samples)
-        found[condition] = {k: full[k] for k in ("war", "uar", "intervals", "recall")}
-    gain = None
-    if {"both", "video", "audio"} <= set(found):
-        single = max(found["video"]["uar"], found["audio"]["uar"])
-        gain = found["both"]["uar"] - single
-    return {"ablation": {"clips": len(whole), **found}, "fusion_gain": gain}
+        seen = [
+            Outcome(index=o.index, label=o.label, scored={condition: o.scored[condition]})
+            for o in whole
+        ]
+        rates = figures(seen, labels)
+        estimates = {name: estimate([rates[name]], drawn) for name in ("war", "uar")}
+        recall = _table([o.label for o in seen], [o.first for o in seen], labels)["recall"]
+        found[condition] = {
+            **{name: e.value for name, e in estimates.items()},
+            "intervals": {name: e.interval for name, e in estimates.items()},
+            "recall": recall,
+        }
+    return found

@@ -1,15 +1,20 @@
 """The whole of `eval` on real clips, with the small model and random weights."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from emostream.errors import ConfigError
+from emostream.media import load_clip
 from emostream.presets import from_preset
+from emostream.recognizer import Recognizer
+from emostream.streaming import MediaWindow
 from tests.training.clips import write_clip
 from training.cues import Cues
 from training.evaluate import evaluate
+from training.features import cache_features
 from training.manifest import Row
 from training.predict import EvalSettings, _partners
 
@@ -59,6 +64,8 @@ def test_it_writes_everything_that_eval_json_promises(whole):
     assert set(result["ablation"]) == {"clips", "both", "video", "audio", "shuffled_audio"}
     assert result["clips"] == result["ablation"]["clips"] == 5
     assert result["provenance"]["dtype"] == "float32"
+    clips = [json.loads(line) for line in (out / "clips.jsonl").read_text().splitlines()]
+    assert [clip["index"] for clip in clips] == list(range(5))
     for name in ("report.md", "confusion.png", "recall.png", "reliability.png"):
         assert (out / name).stat().st_size > 0
     assert seen == [(0, 5), (2, 5), (4, 5), (5, 5)]
@@ -79,6 +86,47 @@ def test_scores_do_not_depend_on_the_batch(tiny, rows, whole, tmp_path):
         assert ours["text"] == theirs["text"]
         for condition, scores in ours["scores"].items():
             assert scores == pytest.approx(theirs["scores"][condition], abs=1e-4)
+
+
+def test_scores_and_answers_are_those_of_the_live_path(tiny, rows, whole):
+    live = Recognizer(*tiny, labels=LABELS, max_new_tokens=6)
+    for row, found in zip(rows, predictions(whole[1]), strict=True):
+        clip = load_clip(row.path, tiny[0].config.num_frames, row.start_s, row.end_s)
+        keys = tuple(range(len(clip.frames)))
+        shown = {
+            "both": {"keys": keys, "frames": tuple(clip.frames), "audio": clip.audio},
+            "video": {"keys": keys, "frames": tuple(clip.frames)},
+            "audio": {"audio": clip.audio},
+        }
+        for condition, media in shown.items():
+            [result] = live.recognize([MediaWindow(source=f"{row.path} {condition}", **media)])
+            assert found["scores"][condition] == pytest.approx(result.scores, abs=1e-4)
+            if condition == "both":
+                live.start_reasoning(result)
+                while steps := live.reason():
+                    text = steps[0].text
+        assert found["text"] == text
+
+
+def test_cached_features_give_the_same_results(tiny, rows, whole, tmp_path):
+    with_gaps = [*rows, Row(path=tmp_path / "gone.mp4", label="sad", split="test")]
+    for dtype, error in (("float32", 1e-4), ("float16", 5e-3)):
+        store = cache_features(*tiny, with_gaps, tmp_path / "features", dtype=dtype)
+        out = tmp_path / dtype
+        result = evaluate(*tiny, with_gaps, out, replace(SETTINGS, batch_size=64), store=store)
+        assert result["skipped"] == {"unreadable": 1}
+        assert result["provenance"]["features"] == "cached"
+        for ours, theirs in zip(predictions(out), predictions(whole[1]), strict=False):
+            for condition in ("both", "video", "audio"):
+                expected = theirs["scores"][condition]
+                assert ours["scores"][condition] == pytest.approx(expected, abs=error)
+    # Whose sound a clip is given is drawn among all rows, so `shuffled_audio` is compared on the same ones.
+    store = cache_features(*tiny, rows, tmp_path / "features", dtype="float32")
+    evaluate(*tiny, rows, tmp_path / "same", SETTINGS, store=store)
+    for ours, theirs in zip(predictions(tmp_path / "same"), predictions(whole[1]), strict=True):
+        assert ours["text"] == theirs["text"]
+        expected = theirs["scores"]["shuffled_audio"]
+        assert ours["scores"]["shuffled_audio"] == pytest.approx(expected, abs=1e-4)
 
 
 def test_the_video_condition_is_the_clip_without_sound(tiny, rows, whole, tmp_path):

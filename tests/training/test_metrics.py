@@ -12,11 +12,9 @@ from training.cues import Cues, Informative
 from training.metrics import (
     ReliabilityBin,
     agreement,
-    bootstrap,
     confusion,
     ece,
     faithfulness,
-    intervals,
     rate,
     recalls,
     reliability,
@@ -135,22 +133,3 @@ def test_faithfulness_by_hand():
 def test_faithfulness_of_nothing():
     found = faithfulness([])
     assert (found.claim_support_rate, found.cue_recall, found.claims_a_clip) == (None, None, None)
-
-
-def test_bootstrap_of_a_mean_matches_theory():
-    values = np.random.default_rng(1).normal(size=400)
-    low, high = bootstrap(lambda s: float(values[s].mean()), len(values), samples=4000)
-    half = 1.96 * values.std() / np.sqrt(len(values))
-    assert low == pytest.approx(values.mean() - half, abs=0.012)
-    assert high == pytest.approx(values.mean() + half, abs=0.012)
-
-
-def test_intervals_hold_the_point_estimate_and_repeat():
-    generator = np.random.default_rng(0)
-    truth = [ABC[i] for i in generator.integers(0, 3, 300)]
-    predicted = [t if generator.random() < 0.7 else None for t in truth]
-    found = intervals(truth, predicted, ABC, samples=200)
-    counts = confusion(truth, predicted, ABC)
-    assert found["war"][0] < war(counts) < found["war"][1]
-    assert found["uar"][0] < uar(counts) < found["uar"][1]
-    assert found == intervals(truth, predicted, ABC, samples=200)

@@ -3,8 +3,9 @@ import pytest
 from PIL import Image
 
 from tests.training.test_results import random_result
+from tests.training.test_results import result as summary
 from training.report import markdown, write_report
-from training.results import Prediction, summarise
+from training.results import Prediction
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def test_plots_are_pictures_with_something_in_them(result, tmp_path):
 def test_a_result_with_labels_alone_has_a_page_too(tmp_path):
     one = Prediction(index=0, path="", label="sad", scores={"audio": {"happy": 0.2, "sad": 0.8}})
     skipped = Prediction(index=1, path="b", label="sad", skipped="unreadable: gone")
-    found = summarise([one, skipped], ("happy", "sad"), {}, samples=10)
+    found = summary([one, skipped], ("happy", "sad"), {})
     text = write_report(found, tmp_path).read_text(encoding="utf-8")
     assert "answers: label first. Skipped: 1 unreadable." in text
     assert "| format | – |" in text

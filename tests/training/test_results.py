@@ -7,7 +7,8 @@ from emostream.answers import compose_answer
 from emostream.errors import ConfigError
 from emostream.labels import DEFAULT_LABELS
 from training.cues import Cues
-from training.results import CONDITIONS, Prediction, summarise
+from training.outcomes import CONDITIONS, Outcome
+from training.results import Prediction, judge_all, summarise
 
 AB = ("happy", "sad")
 
@@ -16,6 +17,12 @@ def clip(index, label, first, text=None, **more):
     scores = {"both": {name: 0.9 if name == first else 0.1 for name in AB}}
     return Prediction(
         index=index, path=f"{index}.mp4", label=label, scores=scores, text=text, **more
+    )
+
+
+def result(predictions, labels, cues, *, bare=False, samples=50):
+    return summarise(
+        predictions, judge_all(predictions, labels, cues, bare=bare), labels, samples=samples
     )
 
 
@@ -33,7 +40,7 @@ def test_by_hand():
         Prediction(index=5, path="5.mp4", label="sad", skipped="unreadable: no such file"),
     ]
     cues = {0: Cues({}, {"pitch": 1.5}), 3: Cues({}, {"pitch": 1.5, "rate": -1.0})}
-    found = summarise(predictions, AB, cues, samples=50)
+    found = result(predictions, AB, cues)
     assert found["clips"] == 5
     assert found["skipped"] == {"unreadable": 1}
     assert found["answers"] == "reasoned"
@@ -61,7 +68,7 @@ def test_by_hand():
 
 
 def test_without_reasoning_the_scores_are_the_answers():
-    found = summarise([clip(0, "happy", "happy"), clip(1, "sad", "happy")], AB, {}, samples=20)
+    found = result([clip(0, "happy", "happy"), clip(1, "sad", "happy")], AB, {})
     assert found["answers"] == "label_first"
     assert found["war"] == found["label_first"]["war"] == 0.5
     for name in ("format_rate", "agreement", "claim_support_rate", "cue_recall"):
@@ -70,9 +77,9 @@ def test_without_reasoning_the_scores_are_the_answers():
 
 def test_bare_answers():
     predictions = [clip(0, "happy", "happy", "Happy"), clip(1, "sad", "sad", "")]
-    found = summarise(predictions, AB, {}, bare=True, samples=20)
+    found = result(predictions, AB, {}, bare=True)
     assert (found["war"], found["format_rate"], found["label_named_rate"]) == (0.5, 0.5, None)
-    assert summarise(predictions, AB, {}, samples=20)["war"] == 0.0
+    assert result(predictions, AB, {})["war"] == 0.0
 
 
 def test_ablation_counts_clips_that_have_everything():
@@ -87,7 +94,7 @@ def test_ablation_counts_clips_that_have_everything():
             },
         )
 
-    found = summarise(
+    found = result(
         [
             all_of(0, "happy", "happy", "happy", "sad", "happy"),
             all_of(1, "sad", "sad", "happy", "sad", "happy"),
@@ -96,7 +103,6 @@ def test_ablation_counts_clips_that_have_everything():
         ],
         AB,
         {},
-        samples=20,
     )
     assert found["ablation"]["clips"] == 3
     assert {c: found["ablation"][c]["uar"] for c in CONDITIONS} == {
@@ -111,15 +117,15 @@ def test_ablation_counts_clips_that_have_everything():
 
 def test_a_clip_without_pictures_is_still_scored():
     only = Prediction(index=0, path="", label="sad", scores={"audio": {"happy": 0.2, "sad": 0.8}})
-    assert summarise([only], AB, {}, samples=20)["war"] == 1.0
+    assert result([only], AB, {})["war"] == 1.0
 
 
 def test_nothing_usable_is_an_error():
     skipped = Prediction(index=0, path="a", label="sad", skipped="unreadable: no such file")
     with pytest.raises(ConfigError, match="none of 1 clips could be used: unreadable: no such"):
-        summarise([skipped], AB, {})
+        result([skipped], AB, {})
     with pytest.raises(ConfigError, match="none of 0 clips could be used: no rows"):
-        summarise([], AB, {})
+        result([], AB, {})
 
 
 def test_predictions_survive_json():
@@ -127,6 +133,18 @@ def test_predictions_survive_json():
     assert Prediction.from_json(json.loads(json.dumps(one.to_json()))) == one
     with pytest.raises(ConfigError, match="prediction: "):
         Prediction.from_json({"nonsense": 1})
+
+
+def test_outcomes_survive_json_and_say_what_the_prediction_did():
+    [one] = judge_all(
+        [clip(0, "happy", "sad", say("happy"))], AB, {0: Cues({}, {"pitch": 1.5, "rate": -1.0})}
+    )
+    assert Outcome.from_json(json.loads(json.dumps(one.to_json()))) == one
+    assert (one.first, one.said, one.well_formed, one.label_named) == ("sad", "happy", True, False)
+    assert (one.supported, one.contradicted, one.salient, one.mentioned) == (1, 0, 2, 1)
+    assert one.covered is False  # one claim, and two things to say
+    with pytest.raises(ConfigError, match="outcome: "):
+        Outcome.from_json({"nonsense": 1})
 
 
 def random_result(count=400, seed=0):
@@ -146,7 +164,7 @@ def random_result(count=400, seed=0):
         predictions.append(
             Prediction(index=i, path=f"{i}.mp4", label=label, scores=scores, text=text)
         )
-    return summarise(predictions, DEFAULT_LABELS, cues, samples=100)
+    return result(predictions, DEFAULT_LABELS, cues, samples=100)
 
 
 def test_a_whole_result_is_consistent():
