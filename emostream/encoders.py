@@ -16,9 +16,14 @@ class Encoders(Protocol):
 
     Shape suffixes: N frames, S pixels a side, H language width, P patches and Q visual tokens a side, B clips,
     F mel bands, M mel frames, A audio tokens.
+
+    Attributes:
+        device: Where outputs lie.
+        description: What really runs the networks, for people: package, version, provider, precision.
     """
 
     device: torch.device
+    description: str
 
     def vision(self, pixels_N3SS: Tensor) -> FrameFeatures:
         """SigLIP and the per-frame connector stage of N frames."""
@@ -40,6 +45,8 @@ class TorchEncoders:
         self._backbone = model.model
         self.device = model.device
         self.dtype = model.dtype
+        name = str(self.dtype).removeprefix("torch.")
+        self.description = f"torch {torch.__version__} {self.device} {name}"
 
     @torch.inference_mode()
     def vision(self, pixels_N3SS: Tensor) -> FrameFeatures:

@@ -73,6 +73,7 @@ class Recognizer:
 
     Attributes:
         slots: As given.
+        runs_on: What runs the encoders, for people.
     """
 
     def __init__(
@@ -94,7 +95,9 @@ class Recognizer:
         with torch.inference_mode():
             gate_inputs = [x.to(model.device) for x in processor.gate_inputs(instruction)]
             gate_3 = model.model.gate(*gate_inputs)[0]
-        self._encoder = StreamingEncoder(encoders or TorchEncoders(model), processor, gate_3)
+        encoders = encoders or TorchEncoders(model)
+        self.runs_on = encoders.description
+        self._encoder = StreamingEncoder(encoders, processor, gate_3)
         self._prefill = WindowPrefill(model, processor, self._tree, instruction)
         self._reasoning = ReasoningDecoder(
             model,

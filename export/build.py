@@ -1,104 +1,315 @@
-"""`emostream-export build`: a checkpoint's encoders to ONNX graphs, verified before they are put in place."""
+"""`emostream-export build`: a checkpoint's encoders to graphs and engines, verified before they are put in place."""
 
-import logging
+import json
+import os
 import shutil
 import sys
-import tempfile
 import time
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from emostream.checkpoints import checkpoint_folder, load_model
+from emostream.checkpoints import checkpoint_files, load_model
 from emostream.modeling import EmostreamForCausalLM
+from emostream.processor import EmostreamProcessor
+from export.environment import default_device
+from export.errors import ExportError
 from export.graphs import GRAPHS, OPSET, Graph
-from export.manifest import ExportError, Manifest, checkpoint_files, sha256
+from export.manifest import MANIFEST, Manifest, graph_files, sha256
+from export.onnx_graph import export_graph, graph_key
+from export.parity import as_line, compare, compare_streaming, worst
+from export.precision import DTYPES, TOLERANCES, Precision, Target, fallbacks
+from export.runtime import load_encoders
+from export.verify import REPORT, write_report
 
-#: Protocol buffers end at 2 GB; a larger graph keeps its weights in a file beside it.
-EXTERNAL_DATA_BYTES = 1_500_000_000
+Say = Callable[[str], None]
 
 
-def build(checkpoint: str, out: Path, *, say: Callable[[str], None]) -> Manifest:
-    """Export a checkpoint; `out` appears, or is replaced, only when every graph has passed `verify`.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BuildOptions:
+    """What to build.
+
+    Attributes:
+        target: `onnx`, or `tensorrt` for plans beside the graphs.
+        precision: Of the arithmetic; None is fp32 for `onnx` and fp16 for `tensorrt`.
+        device: Where parity is checked; None is the GPU if there is one that the runtime can use.
+        max_sources: Sources that a TensorRT plan must be able to serve at once.
+
+    Raises:
+        ExportError: The target cannot have this precision.
+    """
+
+    target: Target = "onnx"
+    precision: Precision | None = None
+    device: str | None = None
+    max_sources: int = 8
+
+    def __post_init__(self) -> None:
+        if self.target == "tensorrt" and self.precision == "int8":
+            raise ExportError(
+                "build: int8 graphs are for ONNX Runtime on the CPU; TensorRT wants fp16, bf16 or fp32. Use "
+                "--precision fp16, or --target onnx."
+            )
+        if self.target == "onnx" and self.precision == "bf16":
+            raise ExportError(
+                "build: ONNX Runtime runs no bf16 convolutions at opset 20. Use --precision fp16 on a GPU, int8 or "
+                "fp32 on a CPU, or --target tensorrt."
+            )
+        if self.max_sources < 1:
+            raise ExportError(f"build: --max-sources is {self.max_sources}; wanted 1 or more.")
+
+    @property
+    def asked(self) -> Precision:
+        """The precision, by the target's own if none was named."""
+        return self.precision or ("fp16" if self.target == "tensorrt" else "fp32")
+
+
+@dataclass(slots=True)
+class _Build:
+    """An export directory in the making."""
+
+    model: EmostreamForCausalLM
+    processor: EmostreamProcessor
+    staging: Path
+    options: BuildOptions
+    say: Say
+    begun_s: float = field(default_factory=time.perf_counter)
+    graphs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    keys: dict[str, str] = field(default_factory=dict)
+
+    def tell(self, text: str) -> None:
+        """A line with the time since the beginning."""
+        self.say(f"[{time.perf_counter() - self.begun_s:6.1f} s] {text}")
+
+
+def build(checkpoint: str, out: Path, *, say: Say, options: BuildOptions | None = None) -> Manifest:
+    """Export a checkpoint; `out` appears, or is replaced, only when every graph has passed its comparison with torch.
+
+    What an earlier build left in `out` is kept where neither weights nor versions nor options have changed.
 
     Args:
-        checkpoint: Folder or hub id.
+        checkpoint: Folder or hub id, or `tiny`.
         out: Export directory.
         say: Told of each step.
+        options: What to build.
 
     Raises:
         CheckpointError: The checkpoint cannot be loaded.
         ExportError: A graph cannot be exported, disagrees with torch, or cannot be written.
     """
-    from export.verify import verify
-
-    if out.exists() and not (out / "manifest.json").is_file():
+    options = options or BuildOptions()
+    if out.exists() and not (out / MANIFEST).is_file():
         raise ExportError(f"{out} exists and is no export directory. Choose another folder.")
-    root = checkpoint_folder(checkpoint)
-    model, _ = load_model(root)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    checkpoint_sha256 = sha256(checkpoint_files(checkpoint))
+    model, processor = load_model(checkpoint)
+    staging = out.parent / f".{out.name}.partial"
     try:
-        graphs = {}
-        for graph in GRAPHS:
-            begun_s = time.perf_counter()
-            graphs[graph.name] = _export(graph, model, staging)
-            size_mb = graphs[graph.name]["bytes"] / 1e6
-            say(
-                f"{graph.name}: opset {OPSET}, {size_mb:.1f} MB, {time.perf_counter() - begun_s:.1f} s"
+        out.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(staging, ignore_errors=True)  # of a build that was killed
+        staging.mkdir()
+        work = _Build(model, processor, staging, options, say)
+        previous = _previous(out)
+        todo = _reuse(work, out, previous)
+        _refuse_full_disk(work, out, todo)
+
+        def manifest() -> Manifest:
+            return Manifest(
+                checkpoint=str(checkpoint),
+                checkpoint_sha256=checkpoint_sha256,
+                target=options.target,
+                precision=options.asked,
+                opset=OPSET,
+                command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+                graphs=work.graphs,
+                parity=worst(rows),
             )
-        manifest = Manifest(
-            checkpoint=str(checkpoint),
-            checkpoint_sha256=sha256(checkpoint_files(root)),
-            target="onnx",
-            precision="fp32",
-            opset=OPSET,
-            command=" ".join(sys.argv),
-            graphs=graphs,
-        )
-        manifest.write(staging)
-        verify(staging, model=model, say=say)
-        staging.chmod(0o755)
-        if out.exists():
-            shutil.rmtree(out)
-        staging.rename(out)
+
+        rows = _kept_rows(out, previous, set(work.graphs))
+        rows = _make(work, todo, rows, manifest)
+        done = manifest()
+        done.write(staging)
+        _put_in_place(staging, out)
     except OSError as error:
-        raise ExportError(f"{out} cannot be written: {error}") from error
+        raise ExportError(
+            f"{out} cannot be written: {error}. Nothing was changed; free the space or choose another folder."
+        ) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    return manifest
+    return done
 
 
-def _export(graph: Graph, model: EmostreamForCausalLM, folder: Path) -> dict[str, Any]:
-    module = graph.module(model).eval()
-    file = folder / f"{graph.name}.onnx"
-    weights = sum(parameter.nbytes for parameter in module.parameters())
-    # Exporters warn of operators of packages that we do not use.
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            module,
-            graph.example(model.config, 2),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=graph.inputs,
-            output_names=graph.outputs,
-            dynamic_shapes=graph.dynamic(model.config),
-            verbose=False,
+def _make(
+    work: _Build,
+    todo: dict[str, tuple[Precision, ...]],
+    rows: list[dict[str, Any]],
+    manifest: Callable[[], Manifest],
+) -> list[dict[str, Any]]:
+    """Build what is to do, compare it, and build anew in the next precision what disagrees."""
+    if not todo:
+        work.tell("nothing has changed; the graphs are kept")
+        return rows
+    device = torch.device(
+        work.options.device or default_device(work.options.target, work.options.asked)
+    )
+    while todo:
+        work.model.to("cpu")
+        for name, precisions in todo.items():
+            _export(work, _graph(name), precisions[0])
+        manifest().write(work.staging)
+        if work.options.target == "tensorrt":
+            _compile(work, todo)
+            manifest().write(work.staging)
+        encoders = load_encoders(work.staging, device, torch.float32)
+        description = encoders.description
+        work.tell(f"parity with torch, by {description}")
+        work.model.to(device)
+        failed = {}
+        for name, precisions in todo.items():
+            found = compare(_graph(name), work.model, encoders, precisions[0])
+            for row in found:
+                work.say("  " + as_line(row))
+            rows += found
+            if not all(row["passed"] for row in found):
+                failed[name] = _next(work, name, precisions, found)
+                rows = [row for row in rows if row["graph"] != name]
+        if not failed:
+            streaming = compare_streaming(work.model, work.processor, encoders)
+            for row in streaming:
+                work.say("  " + as_line(row))
+            rows = [row for row in rows if row["graph"] != "streaming"] + streaming
+            if bad := next((row for row in streaming if not row["passed"]), None):
+                raise ExportError(f"build: {as_line(bad)}. Please report this.")
+        todo = failed
+        del encoders
+    write_report(
+        work.staging,
+        {
+            "passed": True,
+            "engines": description,
+            "checkpoint": manifest().checkpoint,
+            "tolerances": {name: TOLERANCES[name].as_dict() for name in manifest().precisions},
+            "rows": rows,
+        },
+    )
+    return rows
+
+
+def _next(
+    work: _Build, name: str, precisions: tuple[Precision, ...], rows: list[dict[str, Any]]
+) -> tuple[Precision, ...]:
+    """What to fall back to, said aloud."""
+    bad = next(row for row in rows if not row["passed"])
+    if len(precisions) == 1:
+        raise ExportError(
+            f"{name} differs from torch in {precisions[0]}: {as_line(bad)}."
+            + (" Use --precision fp32." if precisions[0] != "fp32" else " Please report this.")
         )
-        assert program is not None
-        program.save(str(file), external_data=weights > EXTERNAL_DATA_BYTES)
-    import onnx
+    work.tell(f"{name}: {precisions[0]} fails, falling back to {precisions[1]}")
+    return precisions[1:]
 
-    onnx.checker.check_model(str(file))
-    return {
-        "file": file.name,
-        "sha256": sha256([file]),
-        "bytes": sum(part.stat().st_size for part in folder.glob(f"{graph.name}.onnx*")),
-        "inputs": list(graph.inputs),
-        "outputs": list(graph.outputs),
-    }
+
+def _export(work: _Build, graph: Graph, precision: Precision) -> None:
+    work.tell(f"{graph.name}: exporting in {precision}")
+    for part in work.staging.glob(f"{graph.name}.onnx*"):
+        part.unlink()
+    entry = export_graph(graph, work.model, precision, work.staging, work.keys[graph.name])
+    work.graphs[graph.name] = entry
+    work.tell(
+        f"{graph.name}: {entry['nodes']} nodes, opset {OPSET}, {precision}, {entry['bytes'] / 1e6:.1f} MB, sha256 "
+        f"{entry['sha256'][:12]}, {entry['seconds']:.1f} s"
+    )
+
+
+def _compile(work: _Build, names: Mapping[str, Any]) -> None:
+    """Plans of the graphs that are new."""
+    raise NotImplementedError
+
+
+def _key(work: _Build, graph: Graph) -> str:
+    """Of what was asked for: a graph that had to fall back is not tried again while nothing has changed."""
+    return f"{work.options.target}-{graph_key(graph, work.model, work.options.asked)}"
+
+
+def _graph(name: str) -> Graph:
+    return next(graph for graph in GRAPHS if graph.name == name)
+
+
+def _previous(out: Path) -> Manifest | None:
+    """What is in `out`, if it can be trusted."""
+    try:
+        return Manifest.read(out)
+    except ExportError:
+        return None
+
+
+def _reuse(work: _Build, out: Path, previous: Manifest | None) -> dict[str, tuple[Precision, ...]]:
+    """Take over the graphs that would come out the same; returns the others, with the precisions to try."""
+    todo = {}
+    for graph in GRAPHS:
+        entry = previous.graphs.get(graph.name) if previous is not None else None
+        work.keys[graph.name] = _key(work, graph)
+        if entry is None or entry["key"] != work.keys[graph.name]:
+            todo[graph.name] = fallbacks(work.options.asked, work.options.target)
+            continue
+        for file in graph_files(out, entry):
+            _link(file, work.staging / file.name)
+        work.graphs[graph.name] = entry
+        work.tell(f"{graph.name}: unchanged, kept")
+    if not todo:
+        for name in (REPORT, "verify.md"):
+            if (out / name).is_file():
+                _link(out / name, work.staging / name)
+    return todo
+
+
+def _kept_rows(out: Path, previous: Manifest | None, kept: set[str]) -> list[dict[str, Any]]:
+    """Comparisons of the graphs that were taken over."""
+    if previous is None or not kept:
+        return []
+    try:
+        rows = json.loads((out / REPORT).read_text(encoding="utf-8"))["rows"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ExportError(
+            f"{out / REPORT} cannot be read ({error!r}). Verify anew: emostream-export verify {out}"
+        ) from error
+    return [row for row in rows if row["graph"] in kept | {"streaming"}]
+
+
+def _link(file: Path, target: Path) -> None:
+    try:
+        os.link(file, target)
+    except OSError:  # a file system without hard links
+        shutil.copy2(file, target)
+
+
+def _refuse_full_disk(work: _Build, out: Path, todo: Mapping[str, Any]) -> None:
+    """Say that the disk is too small before minutes are spent, not after."""
+    needed = 0
+    for name in todo:
+        floats = sum(p.numel() for p in _graph(name).module(work.model).parameters())
+        bytes_each = 5 if work.options.asked == "int8" else DTYPES[work.options.asked].itemsize
+        needed += floats * bytes_each * (2 if work.options.target == "tensorrt" else 1)
+    free = shutil.disk_usage(out.parent).free
+    if needed > free:
+        raise ExportError(
+            f"build: {out.parent} has {free / 1e9:.2f} GB free, the export needs about {needed / 1e9:.2f} GB. Free the "
+            "space or choose another folder."
+        )
+
+
+def _put_in_place(staging: Path, out: Path) -> None:
+    """Rename the new directory to its name; the old one goes last, and is back if the renaming fails."""
+    old = out.parent / f".{out.name}.old"
+    shutil.rmtree(old, ignore_errors=True)
+    if out.exists():
+        out.rename(old)
+    try:
+        staging.rename(out)
+    except OSError:
+        if old.exists():
+            old.rename(out)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

@@ -17,8 +17,10 @@ from torch.export import Dim
 from emostream.configuration import EmostreamConfig
 from emostream.connector import FrameFeatures
 from emostream.modeling import EmostreamForCausalLM
+from emostream.towers import pool_audio
 
 OPSET = 20  # of 23's Attention, TensorRT 11 builds none in float32
+SMALLEST_CONTEXT = 16  # mel frames
 
 
 class VisionGraph(nn.Module):
@@ -30,7 +32,8 @@ class VisionGraph(nn.Module):
 
     def forward(self, pixels_N3SS: Tensor) -> tuple[Tensor, Tensor]:
         """(N, 3, S, S) -> maps (N, 2, H, P, P), face (N, Q*Q, H)."""
-        maps, face = self.connector.frame(self.tower(pixels_N3SS))
+        dtype = self.connector.mlp_2xgelu_face[0].weight.dtype
+        maps, face = self.connector.frame(self.tower(pixels_N3SS.to(dtype)))
         return maps.float(), face.float()
 
 
@@ -39,12 +42,13 @@ class JoinGraph(nn.Module):
 
     def __init__(self, model: EmostreamForCausalLM):
         super().__init__()
-        self.connector, self.dtype = model.model.mm_projector, model.dtype
+        self.connector = model.model.mm_projector
 
     def forward(self, previous: Tensor, maps: Tensor, face: Tensor, gate_3: Tensor) -> Tensor:
         """Maps of the frames before, maps and face of the frames, (3,) gate -> (N, Q*Q, H)."""
-        before = FrameFeatures(previous.to(self.dtype), face.to(self.dtype))
-        now = FrameFeatures(maps.to(self.dtype), face.to(self.dtype))
+        dtype = self.connector.mlp_2xgelu_face[0].weight.dtype
+        before = FrameFeatures(previous.to(dtype), face.to(dtype))
+        now = FrameFeatures(maps.to(dtype), face.to(dtype))
         tokens: Tensor = self.connector.join(before, now, gate_3)
         return tokens.float()
 
@@ -54,12 +58,30 @@ class AudioGraph(nn.Module):
 
     def __init__(self, model: EmostreamForCausalLM):
         super().__init__()
-        self.backbone = model.model
+        self.tower, self.projector = model.model.audio_tower, model.model.audio_projector
 
     def forward(self, mel_BFM: Tensor) -> Tensor:
         """(B, F, M) -> (B, A, H)."""
-        tokens: Tensor = self.backbone.audio_projector(self.backbone.audio(mel_BFM))
+        tokens: Tensor = self.projector(pool_audio(self.tower(mel_BFM)))
         return tokens.float()
+
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Case:
+    """A size at which a graph is compared and measured.
+
+    Attributes:
+        name: `min`, `opt` or `max`.
+        batch: Frames, pairs or clips.
+        short: Whether audio has a short context (a sixth of the longest) instead of the longest.
+    """
+
+    name: str
+    batch: int
+    short: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,39 +91,63 @@ class Graph:
     Attributes:
         name: Of the file, without suffix.
         module: Makes the module.
-        inputs: Input names.
         outputs: Output names.
-        example: Random inputs for a batch size.
+        shapes: Shapes of the inputs, by name, for a batch size and a number of mel frames.
         dynamic: Dynamic dimensions of each input.
-        batches: Batch sizes at which `verify` compares: least, usual, most.
+        cases: Sizes at which `verify` compares: least, usual, most.
     """
 
     name: str
     module: Callable[[EmostreamForCausalLM], nn.Module]
-    inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    example: Callable[[EmostreamConfig, int], tuple[Tensor, ...]]
+    shapes: Callable[[EmostreamConfig, int, int], Shapes]
     dynamic: Callable[[EmostreamConfig], tuple[Any, ...]]
-    batches: tuple[int, ...]
+    cases: tuple[Case, ...]
+
+    def inputs(self, config: EmostreamConfig) -> tuple[str, ...]:
+        """Input names, in order."""
+        return tuple(self.shapes(config, 1, SMALLEST_CONTEXT))
+
+    def case_shapes(self, config: EmostreamConfig, case: Case) -> Shapes:
+        """Shapes of the inputs of a case."""
+        return self.shapes(config, case.batch, context_frames(config, short=case.short))
+
+    def example(self, config: EmostreamConfig, case: Case) -> tuple[Tensor, ...]:
+        """Random inputs in the range of real ones, the same each time."""
+        generator = torch.Generator().manual_seed(case.batch)
+        out = []
+        for name, shape in self.case_shapes(config, case).items():
+            if name == "gate":
+                out.append(torch.tensor([0.3, 0.3, 0.4]))
+            elif name == "pixels":
+                out.append(torch.rand(shape, generator=generator) * 2 - 1)
+            else:
+                out.append(torch.randn(shape, generator=generator))
+        return tuple(out)
 
 
-def _pixels(config: EmostreamConfig, batch: int) -> tuple[Tensor, ...]:
+def context_frames(config: EmostreamConfig, *, short: bool) -> int:
+    """Mel frames of the longest audio context, or of a short one: 5 s of Whisper's 30."""
+    positions = config.audio_config.max_source_positions
+    return max(SMALLEST_CONTEXT, positions // 6 * 2) if short else 2 * positions
+
+
+def _vision(config: EmostreamConfig, batch: int, mel_frames: int) -> Shapes:
+    del mel_frames
     side = config.vision_config.image_size
-    return (torch.rand(batch, 3, side, side) * 2 - 1,)
+    return {"pixels": (batch, 3, side, side)}
 
 
-def _frames(config: EmostreamConfig, batch: int) -> tuple[Tensor, ...]:
+def _join(config: EmostreamConfig, batch: int, mel_frames: int) -> Shapes:
+    del mel_frames
     side, width = config.patches_per_side, config.hidden_size
-    maps = torch.randn(2, batch, 2, width, side, side)
-    face = torch.randn(batch, ((side + 1) // 2) ** 2, width)
-    return maps[0], maps[1], face, torch.tensor([0.3, 0.3, 0.4])
+    maps = (batch, 2, width, side, side)
+    face = (batch, ((side + 1) // 2) ** 2, width)
+    return {"previous": maps, "maps": maps, "face": face, "gate": (3,)}
 
 
-def _mel(config: EmostreamConfig, batch: int) -> tuple[Tensor, ...]:
-    audio = config.audio_config
-    # The longest context for the largest batch, a shorter one for the others: both are served.
-    frames = 2 * audio.max_source_positions
-    return (torch.randn(batch, audio.num_mel_bins, frames if batch == 1 else frames // 4 * 2),)
+def _audio(config: EmostreamConfig, batch: int, mel_frames: int) -> Shapes:
+    return {"mel": (batch, config.audio_config.num_mel_bins, mel_frames)}
 
 
 N = Dim("n", min=1, max=512)
@@ -109,30 +155,39 @@ GRAPHS = (
     Graph(
         name="vision",
         module=VisionGraph,
-        inputs=("pixels",),
         outputs=("maps", "face"),
-        example=_pixels,
+        shapes=_vision,
         dynamic=lambda config: ({0: N},),
-        batches=(1, 8, 16),
+        cases=(Case(name="min", batch=1), Case(name="opt", batch=8), Case(name="max", batch=16)),
     ),
     Graph(
         name="join",
         module=JoinGraph,
-        inputs=("previous", "maps", "face", "gate"),
         outputs=("tokens",),
-        example=_frames,
+        shapes=_join,
         dynamic=lambda config: ({0: N}, {0: N}, {0: N}, {}),
-        batches=(1, 2, 16),
+        cases=(Case(name="min", batch=1), Case(name="opt", batch=2), Case(name="max", batch=16)),
     ),
     Graph(
         name="audio",
         module=AudioGraph,
-        inputs=("mel",),
         outputs=("tokens",),
-        example=_mel,
+        shapes=_audio,
         dynamic=lambda config: (
-            {0: N, 2: 2 * Dim("steps", min=8, max=config.audio_config.max_source_positions)},
+            {
+                0: N,
+                2: 2
+                * Dim(
+                    "steps",
+                    min=SMALLEST_CONTEXT // 2,
+                    max=config.audio_config.max_source_positions,
+                ),
+            },
         ),
-        batches=(1, 2, 4),
+        cases=(
+            Case(name="min", batch=1, short=True),
+            Case(name="opt", batch=1),
+            Case(name="max", batch=2),
+        ),
     ),
 )

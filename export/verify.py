@@ -1,4 +1,4 @@
-"""`emostream-export verify`: the graphs, run by the runtime that serves, against torch."""
+"""`emostream-export verify`: an export directory against torch, by the runtime that serves it: noise and clips."""
 
 import json
 from collections.abc import Callable
@@ -6,102 +6,148 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from emostream.checkpoints import checkpoint_folder, load_model
-from emostream.connector import FrameFeatures
+from emostream.checkpoints import checkpoint_files, load_model
 from emostream.modeling import EmostreamForCausalLM
-from export.graphs import GRAPHS, Graph
-from export.manifest import ExportError, Manifest, checkpoint_files, sha256
-from export.runtime import OnnxEncoders
+from emostream.processor import EmostreamProcessor
+from export.clips import agreement, stretches
+from export.environment import default_device
+from export.errors import ExportError
+from export.graphs import GRAPHS
+from export.manifest import Manifest, sha256, write_atomically
+from export.parity import as_line, compare, compare_streaming
+from export.precision import TOLERANCES, loosest
+from export.runtime import load_encoders
 
-#: Largest relative L2 error of an fp32 graph.
-TOLERANCE = 1e-4
+REPORT = "verify.json"
+WINDOWS = 64
 
 
 def verify(
-    folder: Path, *, model: EmostreamForCausalLM | None = None, say: Callable[[str], None]
+    folder: Path,
+    *,
+    say: Callable[[str], None],
+    device: str | None = None,
+    backend: str | None = None,
+    clips: Path | None = None,
+    windows: int = WINDOWS,
 ) -> dict[str, Any]:
-    """Compare every graph with torch at its least, usual and largest shapes; writes `verify.json`.
+    """Compare graphs, streaming and labels with torch; writes `verify.json` and `verify.md`.
 
     Args:
         folder: Export directory.
-        model: The checkpoint, if it is loaded already; else the manifest says where it is.
         say: Told of each comparison.
+        device: Where engines and torch run; None is the GPU if there is one that the runtime can use.
+        backend: What runs them; None is what the manifest was built for.
+        clips: Media file, folder or manifest for the labels; None for the demo's clip.
+        windows: Windows of the clips at most.
 
     Returns:
-        What `verify.json` holds.
+        What `verify.json` holds; `passed` is the verdict.
 
     Raises:
-        ExportError: A graph disagrees, or the checkpoint is not the one that was exported.
+        ExportError: The directory is not whole, or the checkpoint is not the one that was exported.
     """
     manifest = Manifest.read(folder)
-    if model is None:
-        root = checkpoint_folder(manifest.checkpoint)
-        if sha256(checkpoint_files(root)) != manifest.checkpoint_sha256:
-            raise ExportError(
-                f"{folder} was built from another state of {manifest.checkpoint}. Rebuild: emostream-export build "
-                f"{manifest.checkpoint} --out {folder}"
-            )
-        model, _ = load_model(root)
-    encoders = OnnxEncoders(folder, torch.device("cpu"), torch.float32)
-    rows = [row for graph in GRAPHS for row in _compare(graph, model, encoders)]
-    for row in rows:
-        say(
-            f"{'PASS' if row['passed'] else 'FAIL'}  {row['graph']} {row['output']} batch {row['batch']}: "
-            f"max abs {row['max_abs']:.2e}, relative L2 {row['relative_l2']:.2e}, cosine {row['cosine']:.7f}"
-        )
+    where = torch.device(device or default_device(manifest.target, manifest.precision))
+    model, processor = load_exported(manifest, folder, where)
+    encoders = load_encoders(folder, where, torch.float32, backend)
+    description = encoders.description
+    say(f"engines: {description}")
+    rows = verify_graphs(model, processor, encoders, manifest, say)
+    precision = loosest(manifest.precisions)
+    found = agreement(
+        model, processor, encoders, stretches(clips, windows), TOLERANCES[precision], say
+    )
+    found = {"clips": str(clips or "the demo's clip"), "precision": precision, **found}
+    say(_agreement_line(found))
     result = {
-        "tolerance_relative_l2": TOLERANCE,
-        "passed": all(row["passed"] for row in rows),
+        "passed": all(row["passed"] for row in rows) and found["passed"],
+        "engines": description,
+        "checkpoint": manifest.checkpoint,
+        "tolerances": {name: TOLERANCES[name].as_dict() for name in manifest.precisions},
         "rows": rows,
+        "labels": found,
     }
-    (folder / "verify.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    if not result["passed"]:
-        failed = next(row for row in rows if not row["passed"])
-        raise ExportError(
-            f"{failed['graph']} differs from torch by {failed['relative_l2']:.2e} (relative L2), allowed {TOLERANCE:g}."
-        )
+    write_report(folder, result)
     return result
 
 
-def _compare(
-    graph: Graph, model: EmostreamForCausalLM, encoders: OnnxEncoders
+def verify_graphs(
+    model: EmostreamForCausalLM,
+    processor: EmostreamProcessor,
+    encoders: Any,
+    manifest: Manifest,
+    say: Callable[[str], None],
 ) -> list[dict[str, Any]]:
+    """Every graph by itself, and the streaming encoder on all of them."""
     rows = []
-    for batch in graph.batches:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(batch)
-            inputs = graph.example(model.config, batch)
-        with torch.inference_mode():
-            wanted = graph.module(model).eval()(*inputs)
-        found = _served(graph.name, encoders, inputs)
-        for name, a, b in zip(graph.outputs, _as_tuple(wanted), found, strict=True):
-            error = float((b - a).norm() / a.norm())
-            rows.append(
-                {
-                    "graph": graph.name,
-                    "output": name,
-                    "batch": batch,
-                    "shape": list(b.shape),
-                    "max_abs": float((b - a).abs().max()),
-                    "relative_l2": error,
-                    "cosine": float(torch.cosine_similarity(a.flatten(), b.flatten(), dim=0)),
-                    "passed": bool(torch.isfinite(b).all()) and error <= TOLERANCE,
-                }
-            )
+    for graph in GRAPHS:
+        rows += compare(graph, model, encoders, manifest.graphs[graph.name]["precision"])
+    rows += compare_streaming(model, processor, encoders)
+    for row in rows:
+        say(as_line(row))
     return rows
 
 
-def _served(name: str, encoders: OnnxEncoders, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Through the calls that the streaming encoder makes."""
-    if name == "vision":
-        return tuple(encoders.vision(*inputs))
-    if name == "audio":
-        return (encoders.audio(*inputs),)
-    previous, maps, face, gate = inputs
-    return (encoders.join(FrameFeatures(previous, face), FrameFeatures(maps, face), gate),)
+def load_exported(
+    manifest: Manifest, folder: Path, device: torch.device
+) -> tuple[EmostreamForCausalLM, EmostreamProcessor]:
+    """The checkpoint of an export directory, in float32.
+
+    Raises:
+        ExportError: It has changed since.
+    """
+    if sha256(checkpoint_files(manifest.checkpoint)) != manifest.checkpoint_sha256:
+        raise ExportError(
+            f"{folder} was built from another state of {manifest.checkpoint}. Rebuild: emostream-export build "
+            f"{manifest.checkpoint} --out {folder}"
+        )
+    return load_model(manifest.checkpoint, device)
 
 
-def _as_tuple(value: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return value if isinstance(value, tuple) else (value,)
+def write_report(folder: Path, result: dict[str, Any]) -> None:
+    """`verify.json` and the same for people, `verify.md`."""
+    write_atomically(folder / REPORT, json.dumps(result, indent=1) + "\n")
+    write_atomically(folder / "verify.md", _as_markdown(result))
+
+
+def _agreement_line(found: dict[str, Any]) -> str:
+    allowed = TOLERANCES[found["precision"]]
+    return (
+        f"{'PASS' if found['passed'] else 'FAIL'}  labels on {found['windows']} windows of {found['clips']}: agreement "
+        f"{found['agreement']:.1%} (≥ {allowed.agreement:.0%}), mean KL {found['kl_mean']:.2e} (≤ {allowed.kl:g}), "
+        f"largest {found['kl_max']:.2e}"
+    )
+
+
+def _as_markdown(result: dict[str, Any]) -> str:
+    lines = [
+        f"# {'PASS' if result['passed'] else 'FAIL'}: {result['checkpoint']}",
+        "",
+        f"Engines: {result['engines']}; against torch in float32.",
+        "",
+        "| graph | output | shapes | precision | max abs | relative L2 | cosine | |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in result["rows"]:
+        shapes = ", ".join("×".join(map(str, shape)) for shape in row["inputs"].values())
+        numbers = (
+            f"{row['max_abs']:.2e} | {row['relative_l2']:.2e} | {row['cosine']:.7f}"
+            if row["finite"]
+            else "not finite | – | –"
+        )
+        verdict = "pass" if row["passed"] else "**fail**"
+        cells = (row["graph"], row["output"], f"{row['case']}: {shapes}", row["precision"])
+        lines.append(f"| {' | '.join(cells)} | {numbers} | {verdict} |")
+    lines += [
+        "",
+        "| precision | relative L2 ≤ | cosine ≥ | agreement ≥ | mean KL ≤ |",
+        "|---|---|---|---|---|",
+    ]
+    for name, allowed in result["tolerances"].items():
+        limits = (allowed[key] for key in ("relative_l2", "cosine", "agreement", "kl"))
+        lines.append(f"| {name} | {' | '.join(f'{limit:g}' for limit in limits)} |")
+    if "labels" in result:
+        lines += ["", _agreement_line(result["labels"])]
+    return "\n".join(lines) + "\n"

@@ -60,7 +60,12 @@ def _parser() -> argparse.ArgumentParser:
         "--engines",
         type=Path,
         metavar="DIR",
-        help="run the encoders from an `emostream-export` here",
+        help="run the encoders from an export directory of `emostream-export build`",
+    )
+    run.add_argument(
+        "--backend",
+        choices=("torch", "onnxruntime", "tensorrt"),
+        help="what runs the encoders; what DIR was built for, and torch without --engines",
     )
     run.add_argument("--loop", action="store_true", help="begin files again when they end")
     run.add_argument(
@@ -116,6 +121,12 @@ def _parser() -> argparse.ArgumentParser:
     devices.add_argument("--json", action="store_true")
     doctor = command("doctor", _doctor, "check this installation and say what to mend")
     doctor.add_argument("--json", action="store_true")
+    doctor.add_argument(
+        "--engines",
+        type=Path,
+        metavar="DIR",
+        help="export directory to check; engines/ if there is one",
+    )
 
     keygen = command("keygen", _keygen, "make CURVE keys for server and clients")
     keygen.add_argument("directory", type=Path, metavar="DIR")
@@ -216,6 +227,7 @@ def _model_config(options: argparse.Namespace) -> Any:
         labels=labels,
         audio_context_s=options.audio_context_s,
         engines=getattr(options, "engines", None),
+        backend=getattr(options, "backend", None),
     )
 
 
@@ -305,7 +317,7 @@ def _devices(options: argparse.Namespace) -> None:
 def _doctor(options: argparse.Namespace) -> int:
     from stream.doctor import report
 
-    return report(as_json=options.json)
+    return report(as_json=options.json, engines=options.engines)
 
 
 def _keygen(options: argparse.Namespace) -> None:

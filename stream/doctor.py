@@ -159,29 +159,31 @@ def check_model() -> Check:
 
 
 def check_engines(folder: Path | None = None) -> Check:
-    """The manifest of exported encoders."""
+    """Exported encoders: whether they are whole, and whether what runs them is here."""
     asked = folder is not None
     folder = folder or DEFAULT_ENGINES
-    manifest = folder / "manifest.json"
     if not asked and not folder.is_dir():
         return Check(name="engines", outcome="ok", detail="none; torch runs the encoders")
-    remedy = f"emostream-export build CKPT --out {folder}"
+    from export.environment import import_onnxruntime
+    from export.errors import ExportError
+    from export.manifest import Manifest
+
     try:
-        content = json.loads(manifest.read_text(encoding="utf-8"))
-    except OSError as error:
-        detail = f"{manifest} cannot be read: {error.strerror}"
+        manifest = Manifest.read(folder)
+        if manifest.backend == "tensorrt":
+            from export.tensorrt_probe import probe
+
+            probe()
+        else:
+            import_onnxruntime()
+    except ExportError as error:
+        detail, _, remedy = str(error).partition(" Rebuild: ")
+        remedy = remedy or f"emostream-export build CKPT --out {folder}"
         return Check(name="engines", outcome="fail", detail=detail, remedy=remedy)
-    except ValueError as error:
-        detail = f"{manifest} is damaged: {error}"
-        return Check(name="engines", outcome="fail", detail=detail, remedy=remedy)
-    if not isinstance(content, dict):
-        detail = f"{manifest} is damaged: wanted an object, found {type(content).__name__}"
-        return Check(name="engines", outcome="fail", detail=detail, remedy=remedy)
-    parts = sorted(path.name for path in folder.iterdir() if path.suffix in (".onnx", ".plan"))
-    if not parts:
-        detail = f"{folder} has a manifest and no encoder"
-        return Check(name="engines", outcome="fail", detail=detail, remedy=remedy)
-    return Check(name="engines", outcome="ok", detail=f"{folder}: {', '.join(parts)}")
+    detail = (
+        f"{folder}: {manifest.checkpoint}, {'+'.join(manifest.precisions)} for {manifest.backend}"
+    )
+    return Check(name="engines", outcome="ok", detail=detail)
 
 
 def check_port(endpoint: str = DEFAULT_ENDPOINT) -> Check:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import zmq
 
@@ -19,6 +20,9 @@ from stream.publisher import Publisher
 from stream.serving import ModelConfig, load_recognizer
 from stream.sources import MediaSource, Source
 from stream.supervisor import Capture, Supervisor
+
+if TYPE_CHECKING:
+    from emostream.recognizer import Recognizer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +71,7 @@ def run(config: RunConfig) -> int:
             reached = _bind_remote(server, config, keys, stack)
             _say(f"ingest on {reached}: emostream capture --connect {reached}")
         loop = InferenceLoop(
-            lambda: load_recognizer(config.model),
+            lambda: _load(config.model),
             server,
             publisher,
             config.inference,
@@ -99,6 +103,12 @@ def run(config: RunConfig) -> int:
                     f"{state.agreements} of {state.answers} times"
                 )
     return 2 if failed and len(failed) == len(loop.states) else 0
+
+
+def _load(config: ModelConfig) -> "Recognizer":
+    recognizer = load_recognizer(config)
+    _say(f"encoders: {recognizer.runs_on}")
+    return recognizer
 
 
 def captures(source: Source, *, loop: bool = False, realtime: bool = True) -> list[Capture]:

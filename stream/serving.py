@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 TINY = "tiny"
 DTYPES = ("float32", "bfloat16", "float16")
 SMALL_PARAMETERS = 50_000_000
+BACKENDS = ("torch", "onnxruntime", "tensorrt")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,6 +34,7 @@ class ModelConfig:
         max_new_tokens: Longest reasoned answer.
         slots: Reasoned answers at once.
         engines: Export directory whose graphs run the encoders; None runs the model's own modules.
+        backend: What runs the encoders; None is what `engines` was built for, and torch without engines.
     """
 
     model: str = TINY
@@ -43,18 +45,36 @@ class ModelConfig:
     max_new_tokens: int = 256
     slots: int = 8
     engines: Path | None = None
+    backend: str | None = None
 
     def __post_init__(self) -> None:
         validate_labels(self.labels)
+        if self.backend is not None and self.backend not in BACKENDS:
+            raise ConfigError(f"--backend {self.backend}: wanted one of {', '.join(BACKENDS)}.")
+        if self.backend not in (None, "torch") and self.engines is None:
+            raise ConfigError(
+                f"--backend {self.backend} runs exported encoders and needs --engines DIR. Make them: "
+                f"emostream-export build {self.model} --out DIR"
+            )
         if self.dtype is not None and self.dtype not in DTYPES:
             raise ConfigError(f"--dtype {self.dtype}: wanted one of {', '.join(DTYPES)}.")
 
     @property
     def name(self) -> str:
-        """As published in every label; says so where the weights are random."""
+        """As published in every label; says so where the weights are random, and what runs the encoders if not torch.
+
+        Raises:
+            ExportError: The engines' manifest cannot be read.
+        """
+        name = Path(self.model).name if Path(self.model).is_dir() else self.model
         if self.model == TINY and not ships_tiny():
-            return "tiny (random weights)"
-        return Path(self.model).name if Path(self.model).is_dir() else self.model
+            name = "tiny (random weights)"
+        if self.engines is None or self.backend == "torch":
+            return name
+        from export.manifest import Manifest
+
+        manifest = Manifest.peek(self.engines)
+        return f"{name} ({self.backend or manifest.backend} {'+'.join(manifest.precisions)})"
 
 
 def ships_tiny() -> bool:
@@ -115,19 +135,18 @@ def _encoders(config: ModelConfig, model: "EmostreamForCausalLM") -> "Encoders |
     """The exported graphs, if they are asked for and are this checkpoint's.
 
     Raises:
-        ExportError: They are not whole, or of another checkpoint.
+        ExportError: They are not whole, of another checkpoint, or their runtime cannot be had.
     """
-    if config.engines is None:
+    if config.engines is None or config.backend == "torch":
         return None
-    from emostream.checkpoints import checkpoint_folder
-    from export.manifest import ExportError, checkpoint_files, sha256
-    from export.runtime import OnnxEncoders
+    from emostream.checkpoints import checkpoint_files
+    from export.manifest import ExportError, Manifest, sha256
+    from export.runtime import load_encoders
 
-    encoders = OnnxEncoders(config.engines, model.device, model.dtype)
-    root = checkpoint_folder(config.model)
-    if sha256(checkpoint_files(root)) != encoders.manifest.checkpoint_sha256:
+    manifest = Manifest.peek(config.engines)
+    if sha256(checkpoint_files(config.model)) != manifest.checkpoint_sha256:
         raise ExportError(
             f"engines: {config.engines} was built from another checkpoint than {config.model}. Rebuild: "
             f"emostream-export build {config.model} --out {config.engines}"
         )
-    return encoders
+    return load_encoders(config.engines, model.device, model.dtype, config.backend)

@@ -1,63 +1,63 @@
 """Encoders compiled to ONNX serve the streaming path unchanged."""
 
 import json
+import os
+import resource
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
 
-import numpy as np
 import pytest
+import torch
 
 from emostream import load_model, save_model
+from emostream.checkpoints import checkpoint_files
 from emostream.presets import from_preset
 from emostream.recognizer import Recognizer
-from emostream.streaming import MediaWindow
-from export import cli
-from export.manifest import ExportError, Manifest
-from export.runtime import OnnxEncoders
+from export import build as build_module
+from export import cli, precision
+from export.manifest import ExportError, Manifest, sha256
+from export.runtime import OnnxEncoders, load_encoders
 from stream.serving import ModelConfig, load_recognizer
 
-RNG = np.random.default_rng(4)
-PICTURES = RNG.integers(0, 256, (16, 48, 64, 3), dtype=np.uint8)
-PCM = RNG.uniform(-0.5, 0.5, 16 * 8000).astype(np.float32)
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    return save_model(*from_preset("tiny", seed=6), folder)
-
-
-@pytest.fixture(scope="module")
-def engines(checkpoint, tmp_path_factory):
-    out = tmp_path_factory.mktemp("export") / "engines"
-    assert cli.main(["build", str(checkpoint), "--out", str(out)]) == 0
-    return out
-
-
-def window(start, *, audio=True):
-    keys = tuple(range(start, start + 8))
-    frames = tuple(PICTURES[key] for key in keys)
-    pcm = PCM[start * 8000 :][:64000] if audio else None
-    return MediaWindow(source="s", keys=keys, frames=frames, audio=pcm)
+# One process makes the graphs that all these tests share.
+pytestmark = pytest.mark.xdist_group("export")
 
 
 def test_an_export_directory_says_what_it_is(engines, checkpoint):
     manifest = Manifest.read(engines)
     assert manifest.checkpoint == str(checkpoint)
+    assert manifest.checkpoint_sha256 == sha256(checkpoint_files(checkpoint))
     assert manifest.opset == 20
     assert set(manifest.graphs) == {"vision", "join", "audio"}
     assert {"torch", "onnx", "onnxruntime"} <= set(manifest.versions)
+    assert manifest.machine["cpu"]
+    for graph in manifest.graphs.values():
+        assert graph["precision"] == "fp32"
+        assert graph["weights"]["FLOAT"] > 100_000
+        assert graph["bytes"] == (engines / graph["file"]).stat().st_size
+        assert graph["nodes"] > 50
+    assert manifest.graphs["vision"]["shapes"]["pixels"][1:] == [3, 128, 128]
+    assert isinstance(manifest.graphs["audio"]["shapes"]["mel"][2], str), "a dynamic length"
+    assert all(row["passed"] for row in manifest.parity.values())
     verified = json.loads((engines / "verify.json").read_text())
     assert verified["passed"]
-    tried = {(row["graph"], row["batch"]) for row in verified["rows"]}
-    assert {("vision", 16), ("join", 1), ("audio", 4)} <= tried
+    tried = {(row["graph"], row["case"]) for row in verified["rows"]}
+    assert {(g, c) for g in manifest.graphs for c in ("min", "opt", "max")} <= tried
     assert all(row["relative_l2"] < 1e-4 for row in verified["rows"])
+    assert "PASS" in (engines / "verify.md").read_text()
     assert [path.name for path in engines.parent.iterdir()] == ["engines"]
 
 
-def test_the_streaming_path_gives_the_same_labels_on_it(engines, checkpoint):
+def test_the_streaming_path_gives_the_same_labels_on_it(engines, checkpoint, window):
     model, processor = load_model(checkpoint)
     encoders = OnnxEncoders(engines, model.device, model.dtype)
     compiled, plain = Recognizer(model, processor, encoders=encoders), Recognizer(model, processor)
+    assert compiled.runs_on.startswith("onnxruntime")
+    assert compiled.runs_on.endswith("CPUExecutionProvider fp32")
     for start in (0, 1, 3, 4):
         for audio in (True, False):
             [a] = compiled.recognize([window(start, audio=audio)])
@@ -67,8 +67,37 @@ def test_the_streaming_path_gives_the_same_labels_on_it(engines, checkpoint):
     assert compiled.encoder.frames_encoded == plain.encoder.frames_encoded
 
 
-def test_serving_takes_the_engines_of_its_checkpoint_only(engines, checkpoint, tmp_path):
+def test_in_int8_no_source_changes_another(int8_engines, checkpoint, window):
+    manifest = Manifest.read(int8_engines)
+    assert manifest.precisions == ["int8"]
+    assert all(graph["quantized"] for graph in manifest.graphs.values())
+    model, processor = load_model(checkpoint)
+    encoders = load_encoders(int8_engines, model.device, model.dtype)
+    both, alone = (Recognizer(model, processor, encoders=encoders) for _ in range(2))
+    # What the encoders give does not change at all; the language model's own batching rounds differently.
+    for start in (0, 1, 2):
+        tokens = both.encoder.encode([window(start), window(start + 5, source="t")])
+        [mine] = alone.encoder.encode([window(start)])
+        assert torch.equal(tokens[0].visual, mine.visual)
+        assert torch.equal(tokens[0].audio, mine.audio)
+    [wanted] = Recognizer(model, processor).recognize([window(4)])
+    [found] = Recognizer(model, processor, encoders=encoders).recognize([window(4)])
+    assert found.scores == pytest.approx(wanted.scores, abs=0.01)
+
+
+def test_a_shorter_audio_context_is_served(engines, checkpoint, window):
+    model, processor = load_model(checkpoint)
+    processor.audio_context_s = 2.0
+    encoders = OnnxEncoders(engines, model.device, model.dtype)
+    short = replace(window(0), audio=window(0).audio[:32000])
+    [a] = Recognizer(model, processor, encoders=encoders).recognize([short])
+    [b] = Recognizer(model, processor).recognize([short])
+    assert a.scores == pytest.approx(b.scores, abs=1e-4)
+
+
+def test_serving_takes_the_engines_of_its_checkpoint_only(engines, checkpoint, tmp_path, window):
     config = ModelConfig(model=str(checkpoint), device="cpu", engines=engines)
+    assert config.name == "tiny (onnxruntime fp32)"
     [result] = load_recognizer(config).recognize([window(0)])
     assert sum(result.scores.values()) == pytest.approx(1, abs=1e-5)
     other = save_model(*from_preset("tiny", seed=7), tmp_path / "other")
@@ -76,10 +105,39 @@ def test_serving_takes_the_engines_of_its_checkpoint_only(engines, checkpoint, t
         load_recognizer(ModelConfig(model=str(other), device="cpu", engines=engines))
 
 
-def test_verify_finds_an_altered_graph(engines, tmp_path, capsys):
+def test_the_backend_is_what_was_asked_for_or_an_error(engines, checkpoint):
+    config = ModelConfig(model=str(checkpoint), device="cpu", engines=engines, backend="torch")
+    assert load_recognizer(config).runs_on.startswith("torch")
+    assert config.name == "tiny"
+    with pytest.raises(ExportError, match=r"no TensorRT plans.*--target tensorrt"):
+        load_recognizer(replace(config, backend="tensorrt"))
+    with pytest.raises(ValueError, match="needs --engines DIR"):
+        replace(config, engines=None, backend="onnxruntime")
+    with pytest.raises(ExportError, match="wanted CUDAExecutionProvider"):
+        OnnxEncoders(engines, torch.device("cuda"), torch.float32)
+
+
+def test_two_onnxruntimes_over_one_another(engines, tmp_path, monkeypatch):
+    for name in ("onnxruntime", "onnxruntime_gpu"):
+        folder = tmp_path / f"{name}-1.31.1.dist-info"
+        folder.mkdir()
+        text = f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: 1.31.1\n"
+        (folder / "METADATA").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ExportError, match=r"installed over one another.*pip uninstall -y"):
+        OnnxEncoders(engines, torch.device("cpu"), torch.float32)
+
+
+def test_verify_compares_labels_on_clips_and_finds_an_altered_graph(engines, tmp_path, capsys):
     copy = shutil.copytree(engines, tmp_path / "copy")
-    assert cli.main(["verify", str(copy), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["passed"]
+    assert cli.main(["verify", str(copy), "--json", "--windows", "3"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["passed"]
+    assert result["labels"]["agreement"] == 1
+    assert result["labels"]["windows"] == 3
+    assert result["labels"]["kl_mean"] < 1e-6
+    assert json.loads((copy / "verify.json").read_text()) == result
+    assert "labels on 3 windows" in (copy / "verify.md").read_text()
     with (copy / "join.onnx").open("ab") as file:
         file.write(b"\0")
     assert cli.main(["verify", str(copy)]) == 2
@@ -90,16 +148,72 @@ def test_verify_finds_a_graph_of_other_weights(engines, tmp_path, capsys):
     """A graph that is whole, but computes something else."""
     other = save_model(*from_preset("tiny", seed=8), tmp_path / "other")
     copy = shutil.copytree(engines, tmp_path / "copy")
-    manifest = json.loads((copy / "manifest.json").read_text())
-    from export.manifest import checkpoint_files, sha256
+    manifest = replace(
+        Manifest.read(copy),
+        checkpoint=str(other),
+        checkpoint_sha256=sha256(checkpoint_files(other)),
+    )
+    manifest.write(copy)
+    assert cli.main(["verify", str(copy), "--windows", "2"]) == 2
+    out = capsys.readouterr().out
+    assert "FAIL  vision maps" in out
+    assert out.splitlines()[-1].startswith("FAIL")
+    assert not json.loads((copy / "verify.json").read_text())["passed"]
 
-    manifest["checkpoint"] = str(other)
-    manifest["checkpoint_sha256"] = sha256(checkpoint_files(other))
-    (copy / "manifest.json").write_text(json.dumps(manifest))
-    assert cli.main(["verify", str(copy)]) == 2
-    out = capsys.readouterr()
-    assert "FAIL" in out.out
-    assert "differs from torch" in out.err
+
+def test_only_what_changed_is_built_again(engines, checkpoint, tmp_path, capsys):
+    out = shutil.copytree(engines, tmp_path / "engines")
+    assert cli.main(["build", str(checkpoint), "--out", str(out)]) == 0
+    assert "nothing has changed" in capsys.readouterr().out
+    assert Manifest.read(out).parity == Manifest.read(engines).parity
+    model, processor = load_model(checkpoint)
+    with torch.no_grad():
+        model.model.audio_projector[0].weight.mul_(1.01)
+        model.lm_head.weight.mul_(1.01)
+    changed = save_model(model, processor, tmp_path / "tiny")
+    assert cli.main(["build", str(changed), "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "vision: unchanged" in said
+    assert "audio: exporting" in said
+    now, before = Manifest.read(out), Manifest.read(engines)
+    assert now.checkpoint == str(changed)
+    assert now.graphs["join"] == before.graphs["join"]
+    assert now.graphs["audio"]["sha256"] != before.graphs["audio"]["sha256"]
+    rows = json.loads((out / "verify.json").read_text())["rows"]
+    assert {row["graph"] for row in rows} == {"vision", "join", "audio", "streaming"}
+    assert cli.main(["verify", str(out), "--windows", "1"]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["engines", "tiny"]
+
+
+def test_a_precision_that_disagrees_falls_back_aloud(checkpoint, tmp_path, capsys, monkeypatch):
+    strict = precision.Tolerance(relative_l2=1e-9, cosine=1, agreement=1, kl=0)
+    monkeypatch.setitem(precision.TOLERANCES, "fp16", strict)
+    # One graph will do: the others are as they were.
+    monkeypatch.setattr(
+        build_module, "fallbacks", lambda asked, target: precision.fallbacks(asked, target)
+    )
+    out = tmp_path / "engines"
+    assert cli.main(["build", str(checkpoint), "--out", str(out), "--precision", "fp16"]) == 0
+    said = capsys.readouterr().out
+    assert "join: fp16 fails, falling back to fp32" in said
+    manifest = Manifest.read(out)
+    assert manifest.precision == "fp16"
+    assert manifest.precisions == ["fp32"]
+    assert manifest.parity["join"]["precision"] == "fp32"
+
+
+def test_what_a_target_cannot_have_is_refused(checkpoint, tmp_path, capsys):
+    out = str(tmp_path / "e")
+    assert cli.main(["build", str(checkpoint), "--out", out, "--precision", "bf16"]) == 2
+    assert "no bf16 convolutions" in capsys.readouterr().err
+    arguments = ["--target", "tensorrt", "--precision", "int8"]
+    assert cli.main(["build", str(checkpoint), "--out", out, *arguments]) == 2
+    assert "TensorRT wants fp16" in capsys.readouterr().err
+    (tmp_path / "gpt").mkdir()
+    (tmp_path / "gpt" / "config.json").write_text('{"model_type": "gpt2"}')
+    assert cli.main(["build", str(tmp_path / "gpt"), "--out", out]) == 2
+    assert "model_type is 'gpt2'" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["gpt"]
 
 
 def test_building_elsewhere_than_asked_leaves_what_is_there(checkpoint, tmp_path, capsys):
@@ -110,3 +224,63 @@ def test_building_elsewhere_than_asked_leaves_what_is_there(checkpoint, tmp_path
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "dear to me"
     assert cli.main(["build", str(tmp_path / "nowhere"), "--out", str(tmp_path / "e")]) == 2
     assert not (tmp_path / "e").exists()
+
+
+def test_a_disk_too_small_is_noticed_before_the_work(checkpoint, tmp_path, capsys, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
+    assert cli.main(["build", str(checkpoint), "--out", str(tmp_path / "e")]) == 2
+    assert "0.00 GB free, the export needs about 0.0" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_write_that_fails_half_way_changes_nothing(engines, checkpoint, tmp_path):
+    """The limit on a file's size stands for a full disk: the write fails in the same place."""
+    out = shutil.copytree(engines, tmp_path / "engines")
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    command = [sys.executable, "-m", "export.cli", "build", str(checkpoint), "--out", str(out)]
+    done = subprocess.run(
+        [*command, "--precision", "fp16"],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "cannot be written" in done.stderr
+    assert "Nothing was changed" in done.stderr
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert list(tmp_path.iterdir()) == [out]
+
+
+@pytest.mark.slow
+def test_a_build_that_was_killed_leaves_nothing_that_is_served(checkpoint, tmp_path):
+    out = tmp_path / "engines"
+    command = [sys.executable, "-m", "export.cli", "build", str(checkpoint), "--out", str(out)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "join: exporting" in line:
+                break
+        partial = tmp_path / ".engines.partial"
+        assert (partial / "vision.onnx").is_file()
+        process.kill()
+    finally:
+        process.stdout.close()
+        process.wait()
+    assert not out.exists()
+    assert cli.main(["verify", str(partial)]) == 2, "half-made, and known to be"
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        for line in process.stdout:
+            if "vision: exporting" in line:
+                break
+        time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+    finally:
+        process.stdout.close()
+        assert process.wait() == 130
+    assert not list(tmp_path.iterdir()), "Ctrl-C cleans up, also after the one that was killed"
+    assert os.path.exists(checkpoint)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from export.manifest import Manifest, sha256
 from stream import doctor
 from stream.doctor import as_text, check_engines, check_microphones, check_port, checks, report
 from stream.doctor_environment import (
@@ -125,7 +126,12 @@ def test_port_in_use() -> None:
 
 @pytest.mark.parametrize(
     ("manifest", "detail"),
-    [(None, "cannot be read"), ("{", "is damaged"), ("[]", "found list"), ("{}", "no encoder")],
+    [
+        (None, "cannot be read"),
+        ("{", "cannot be read"),
+        ("[]", "cannot be read"),
+        ("{}", "version None"),
+    ],
 )
 def test_engines_that_cannot_be_used(tmp_path: Path, manifest: str | None, detail: str) -> None:
     if manifest is not None:
@@ -141,9 +147,24 @@ def test_engines_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert check_engines().detail.startswith("none")
     (tmp_path / "engines").mkdir()
     assert check_engines().outcome == "fail"
-    (tmp_path / "engines" / "manifest.json").write_text("{}")
-    (tmp_path / "engines" / "vision.onnx").touch()
-    assert check_engines().detail == "engines: vision.onnx"
+    graph = tmp_path / "engines" / "vision.onnx"
+    graph.write_bytes(b"graph")
+    entry = {"file": graph.name, "sha256": sha256([graph]), "precision": "int8"}
+    Manifest(
+        checkpoint="mine",
+        checkpoint_sha256="0",
+        target="onnx",
+        precision="int8",
+        opset=20,
+        command="",
+        graphs={"vision": entry},
+    ).write(tmp_path / "engines")
+    assert check_engines().detail == "engines: mine, int8 for onnxruntime"
+    graph.write_bytes(b"another")
+    check = check_engines()
+    assert check.outcome == "fail"
+    assert "is not the vision graph" in check.detail
+    assert check.remedy == "emostream-export build mine --out engines"
 
 
 def test_shadowed_package_is_named(tmp_path: Path) -> None:
