@@ -175,15 +175,9 @@ def checkpoint_files(path_or_id: str | Path) -> list[Path]:
     """The files that decide what a checkpoint computes: configurations and weights, its own and its towers'.
 
     Raises:
-        CheckpointError: One of them is missing, or `tiny` is asked for and this build ships none.
+        CheckpointError: One of them is missing.
         ConfigError: config.json has a value of another model family.
     """
-    if str(path_or_id) == "tiny" and not Path(path_or_id).is_dir():
-        if not TINY_FOLDER.is_dir():
-            raise CheckpointError(
-                "tiny: this build ships no trained weights, and random ones have no files. Name a checkpoint folder."
-            )
-        path_or_id = TINY_FOLDER
     root = checkpoint_folder(path_or_id)
     published = _read_config(root)
     weights = weight_files(root)
@@ -203,12 +197,18 @@ def checkpoint_folder(path_or_id: str | Path) -> Path:
     """The local folder of a checkpoint; a hub id is fetched (safetensors, JSON and tokenizer files only).
 
     Raises:
-        CheckpointError: No such folder, or the hub does not give it.
+        CheckpointError: No such folder, the hub does not give it, or `tiny` is asked for and this build ships none.
     """
     folder = Path(path_or_id).expanduser()
     if folder.is_dir():
         return folder
     text = str(path_or_id)
+    if text == "tiny":
+        if TINY_FOLDER.is_dir():
+            return TINY_FOLDER
+        raise CheckpointError(
+            "tiny: this build ships no trained weights, and random ones have no files. Name a checkpoint folder."
+        )
     if text.count("/") != 1 or text.startswith((".", "/", "~")):
         raise CheckpointError(
             f"load_model: {text} is neither a folder nor a hub id (owner/name). Name the folder that holds config.json."

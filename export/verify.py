@@ -91,9 +91,12 @@ def verify_graphs(
 
 
 def load_exported(
-    manifest: Manifest, folder: Path, device: torch.device
+    manifest: Manifest,
+    folder: Path,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
 ) -> tuple[EmostreamForCausalLM, EmostreamProcessor]:
-    """The checkpoint of an export directory, in float32.
+    """The checkpoint of an export directory.
 
     Raises:
         ExportError: It has changed since.
@@ -103,7 +106,7 @@ def load_exported(
             f"{folder} was built from another state of {manifest.checkpoint}. Rebuild: emostream-export build "
             f"{manifest.checkpoint} --out {folder}"
         )
-    return load_model(manifest.checkpoint, device)
+    return load_model(manifest.checkpoint, device, dtype)
 
 
 def write_report(folder: Path, result: dict[str, Any]) -> None:
