@@ -47,6 +47,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_synth(_command(kinds, "synth", _synth, "render a corpus of synthetic actors"))
     _add_index(_command(kinds, "index", _index, "turn a published corpus into a manifest"))
     _add_eval(_command(commands, "eval", _eval, "evaluate a model on a manifest's clips"))
+    table = _command(commands, "table", _compare, "put several evaluations side by side")
+    table.add_argument("dir", type=Path, metavar="DIR", help="holds ROW-seedK/SPLIT/eval.json")
+    table.add_argument("--out", type=Path, required=True, metavar="F.md")
+    table.add_argument("--json", type=Path, metavar="F.json", help="the figures, to compute with")
     _add_training(_command(commands, "sft", _sft, "train on answers: cold start, label-only"))
     grpo = _add_training(_command(commands, "grpo", _grpo, "train a reasoning model by rewards"))
     grpo.add_argument("--paper", action="store_true", help="R1-Omni's settings and rewards")
@@ -247,6 +251,22 @@ def _eval(options: argparse.Namespace) -> None:
         f" on {result['clips']} clips"
         + (f", {sum(result['skipped'].values())} skipped" if result["skipped"] else "")
     )
+
+
+def _compare(options: argparse.Namespace) -> None:
+    import json
+
+    from training.table import compare, markdown, read_runs
+
+    result = compare(read_runs(options.dir))
+    for path, text in (
+        (options.out, markdown(result)),
+        (options.json, json.dumps(result, indent=1) + "\n"),
+    ):
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    print(f"{options.out}: {len(result['runs'])} evaluations of {', '.join(result['splits'])}")
 
 
 def _sft(options: argparse.Namespace) -> None:

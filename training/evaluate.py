@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 import transformers
@@ -19,12 +19,15 @@ from training.features import FeatureStore
 from training.manifest import Row
 from training.predict import EvalSettings, predict
 from training.report import write_report
-from training.results import Prediction, judge_all, summarise
-
-PREDICTIONS: Final = "predictions.jsonl"
-RESULT: Final = "eval.json"
-OUTCOMES: Final = "clips.jsonl"
-RUN: Final = "run.json"
+from training.results import (
+    OUTCOMES,
+    PREDICTIONS,
+    RESULT,
+    RUN,
+    Prediction,
+    judge_all,
+    summarise,
+)
 
 
 def evaluate(

@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -14,6 +14,12 @@ from training.bootstrap import SAMPLES, draws, estimate
 from training.cues import Cues
 from training.metrics import NO_ANSWER, confusion, ece, recalls, reliability
 from training.outcomes import FIGURES, Outcome, conditions_of, figures, judge
+
+PREDICTIONS: Final = "predictions.jsonl"
+OUTCOMES: Final = "clips.jsonl"
+RESULT: Final = "eval.json"
+RUN: Final = "run.json"
+"""Files of an evaluation: what the model said, what came of it, the figures, and what was evaluated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
