@@ -10,23 +10,20 @@ import copy
 import functools
 import math
 import warnings
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
-from trl.trainer.utils import add_fused_lm_head, split_tensor_dict
+from trl.trainer.utils import RepeatSampler, add_fused_lm_head, split_tensor_dict
 
-from emostream.checkpoints import save_model
 from emostream.errors import ConfigError
 from emostream.modeling import EmostreamForCausalLM
 from emostream.processor import EmostreamProcessor
-from emostream.weights import read_tensors, tensor_names, weight_files
 from training.grpo_prompts import ClipPrompts
-from training.lora import has_lora, load_trained, merged, save_trained
+from training.published_checkpoints import PublishedCheckpoints
 from training.rewards import RewardFunction
 from training.rollout import sample_completions, uniform_numbers
 from training.shared_prompt import pack
@@ -36,7 +33,20 @@ from training.train_watch import check_finite
 _NEUTRAL = {"top_p": 1.0, "top_k": 0, "min_p": None, "repetition_penalty": 1.0, "use_vllm": False}
 
 
-class EmostreamGRPOTrainer(GRPOTrainer):
+class _EpochSampler(RepeatSampler):
+    """TRL's order of prompts, drawn anew from seed and epoch, so that a resumed run goes on in the same order."""
+
+    def __init__(self, epoch: Callable[[], int], *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self._epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        if self.shuffle:
+            self.generator.manual_seed((self.seed or 0) + self._epoch())
+        return super().__iter__()
+
+
+class EmostreamGRPOTrainer(PublishedCheckpoints, GRPOTrainer):
     """TRL's trainer with rollouts and log-probabilities of an audio-visual model.
 
     Rows of the dataset hold `prompt` (the clip's name, for the log), `clip` (its index in `prompts`) and the columns
@@ -68,7 +78,7 @@ class EmostreamGRPOTrainer(GRPOTrainer):
     ):
         _check(args)
         self._prompts = prompts
-        self._processor = processor
+        self.processor = processor
         self._clips = torch.empty(0, dtype=torch.long)  # of the completions at hand
         # TRL would load a reference by the model's name. What is frozen is shared with the copy.
         beta, args.beta = args.beta, 0.0
@@ -110,6 +120,17 @@ class EmostreamGRPOTrainer(GRPOTrainer):
         check_finite("loss", float(loss), self.state.global_step + 1)
         return loss
 
+    def _get_train_sampler(self, dataset: Any = None) -> RepeatSampler:
+        return _EpochSampler(
+            lambda: int(self.state.epoch or 0),
+            self.train_dataset if dataset is None else dataset,
+            mini_repeat_count=self.num_generations,
+            batch_size=self.args.generation_batch_size // self.num_generations,
+            repeat_count=self.num_iterations * self.args.steps_per_generation,
+            shuffle=self.shuffle_dataset,
+            seed=self.args.seed,
+        )
+
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
         # As TRL's, but completions stay in their order: a group that is spread over batches cannot share its prompt.
         if not self.model.training:
@@ -123,8 +144,10 @@ class EmostreamGRPOTrainer(GRPOTrainer):
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self._clips = torch.tensor([row["clip"] for row in inputs])
         with warnings.catch_warnings():
-            # TRL 1.16 reads a property that transformers 5.24 renamed.
-            warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
+            # TRL 1.16 calls these by names that transformers 5.24 replaced.
+            warnings.filterwarnings(
+                "ignore", ".*gradient_checkpointing.* is deprecated", FutureWarning
+            )
             batch = super()._generate_and_score_completions(inputs)
         batch["clips"] = self._clips
         return batch
@@ -232,27 +255,6 @@ class EmostreamGRPOTrainer(GRPOTrainer):
 
     def _to_device(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         return {key: value.to(self.accelerator.device) for key, value in inputs.items()}
-
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        # A checkpoint is a model of the published layout with the trainer's state beside it.
-        if self.args.should_save:
-            folder = Path(output_dir or self.args.output_dir)
-            model = self.accelerator.unwrap_model(self.model)
-            save_model(merged(model), self._processor, folder)
-            if has_lora(model):
-                save_trained(model, folder)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        folder, model = Path(resume_from_checkpoint), model or self.model
-        if has_lora(model):
-            load_trained(model, folder)
-            return
-        state = model.state_dict()
-        shapes = {name: tensor.shape for name, tensor in state.items()}
-        for file in weight_files(folder):
-            for name, tensor in read_tensors(file, {n: n for n in tensor_names(file)}, shapes):
-                if name in state:
-                    state[name].copy_(tensor)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """As TRL's, without figures of which there was no value: a batch without clipped or scored tokens has none."""
