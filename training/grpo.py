@@ -22,11 +22,9 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import get_last_checkpoint
 from trl import GRPOConfig
 
-from emostream import load_model
 from emostream.errors import ConfigError
 from emostream.labels import DEFAULT_LABELS, validate_labels
 from emostream.modeling import EmostreamForCausalLM
-from emostream.presets import PRESETS, from_preset
 from emostream.processor import EmostreamProcessor
 from training.features import FeatureStore, cache_features
 from training.grpo_prompts import ClipPrompts
@@ -34,6 +32,7 @@ from training.grpo_trainer import EmostreamGRPOTrainer
 from training.lora import add_lora
 from training.manifest import Row, read_manifest
 from training.rewards import reward_functions
+from training.start import open_start
 from training.train_settings import RECIPES, read_settings, read_yaml
 from training.train_watch import ProgressLines, StopOnNonFinite
 
@@ -108,20 +107,24 @@ def grpo(
         config: YAML over the recipe in `training/configs/grpo.yaml`.
         out: Output folder.
         flags: `--name value` over both.
-        paper: Take R1-Omni's settings and rewards, whatever `config` says.
+        paper: Take R1-Omni's settings and rewards, whatever `config` says; flags go over them.
         progress: Shows how far caching features is, by name, clips done and all.
 
     Returns:
         The folder of the trained model; None on all processes but the main one.
     """
     fixed: dict[str, Any] = {"output_dir": str(out), "remove_unused_columns": False}
-    fixed |= read_yaml(RECIPES / "grpo_paper.yaml") if paper else {}
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(out / "runs"))
     settings, args = read_settings(
-        (GrpoSettings, GRPOConfig), recipe="grpo.yaml", config=config, flags=flags, fixed=fixed
+        (GrpoSettings, GRPOConfig),
+        recipe="grpo.yaml",
+        config=config,
+        flags=flags,
+        fixed=fixed,
+        over=read_yaml(RECIPES / "grpo_paper.yaml") if paper else {},
     )
     state = PartialState()
-    model, processor = open_model(settings)
+    model, processor = open_start(settings.model, getattr(torch, settings.dtype))
     model.to(args.device)
     rows = _rows(settings)
     # One process fills the cache, the others read it.
@@ -138,18 +141,6 @@ def grpo(
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(out)) if out.is_dir() else None)
     trainer.save_model(str(out / "model"))
     return out / "model" if state.is_main_process else None
-
-
-def open_model(settings: GrpoSettings) -> tuple[EmostreamForCausalLM, EmostreamProcessor]:
-    """The policy before training, in the settings' dtype."""
-    dtype = getattr(torch, settings.dtype)
-    name = settings.model.removeprefix("preset:")
-    if name == settings.model:
-        return load_model(settings.model, dtype=dtype)
-    if name not in PRESETS:
-        raise ConfigError(f"grpo: there is no preset {name!r}; wanted {', '.join(PRESETS)}")
-    model, processor = from_preset(name)
-    return model.to(dtype), processor
 
 
 def make_trainer(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 import yaml
@@ -33,6 +34,7 @@ def read_settings(
     config: Path | None,
     flags: Sequence[str],
     fixed: Mapping[str, Any],
+    over: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[Any, ...]:
     """Instances of dataclasses, filled from a recipe, a YAML file and flags.
 
@@ -41,12 +43,14 @@ def read_settings(
         recipe: File in `training/configs` that holds the defaults.
         config: The user's file.
         flags: `--name value`, as on the command line.
-        fixed: What neither may change.
+        fixed: What none of them may change.
+        over: What goes over the file, and flags over it.
 
     Raises:
         ConfigError: A file cannot be read, or a name or value is wrong.
     """
-    values = {**read_yaml(RECIPES / recipe), **(read_yaml(config) if config else {}), **fixed}
+    chosen = read_yaml(config) if config else {}
+    values = {**read_yaml(RECIPES / recipe), **chosen, **over, **fixed}
     for flag in flags:
         name = flag.removeprefix("--").partition("=")[0].replace("-", "_")
         if flag.startswith("--") and name in fixed:
