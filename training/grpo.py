@@ -113,7 +113,11 @@ def grpo(
     Returns:
         The folder of the trained model; None on all processes but the main one.
     """
-    fixed: dict[str, Any] = {"output_dir": str(out), "remove_unused_columns": False}
+    fixed: dict[str, Any] = {
+        "output_dir": str(out),
+        "remove_unused_columns": False,
+        "use_cache": True,  # the trainer would write what it finds into the model's configuration
+    }
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(out / "runs"))
     settings, args = read_settings(
         (GrpoSettings, GRPOConfig),
