@@ -13,9 +13,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from training.table import markdown
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "performance.md")
+DOCUMENTS = (
+    ROOT / "README.md",
+    ROOT / "docs" / "performance.md",
+    ROOT / "docs" / "results.md",
+)
 _MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- table end -->)", re.DOTALL)
 
 Result = dict[str, Any]
@@ -73,8 +79,13 @@ def model() -> str:
     return _table(head, rows) + _from("model_*")
 
 
+def recognition() -> str:
+    """`benchmarks/tiny.py`: what the tiny model recognises, as `emostream-train table` puts it."""
+    return "".join(f"{markdown(result)}\n" for result in _results("tiny")) + _from("tiny")
+
+
 #: Name in a document's marker -> the table.
-TABLES: dict[str, Callable[[], str]] = {"live": live, "model": model}
+TABLES: dict[str, Callable[[], str]] = {"live": live, "model": model, "recognition": recognition}
 
 
 def _beside_floor(row: Result) -> str:
