@@ -51,17 +51,22 @@ def _parser() -> argparse.ArgumentParser:
     table.add_argument("dir", type=Path, metavar="DIR", help="holds ROW-seedK/SPLIT/eval.json")
     table.add_argument("--out", type=Path, required=True, metavar="F.md")
     table.add_argument("--json", type=Path, metavar="F.json", help="the figures, to compute with")
-    _add_training(_command(commands, "sft", _sft, "train on answers: cold start, label-only"))
-    grpo = _add_training(_command(commands, "grpo", _grpo, "train a reasoning model by rewards"))
+    _add_training(commands, "sft", _sft, "train on answers: cold start, label-only")
+    grpo = _add_training(commands, "grpo", _grpo, "train a reasoning model by rewards")
     grpo.add_argument("--paper", action="store_true", help="R1-Omni's settings and rewards")
     return parser
 
 
 def _command(
-    parent: Any, name: str, handler: Callable[[argparse.Namespace], None], text: str
+    parent: Any,
+    name: str,
+    handler: Callable[[argparse.Namespace], None],
+    text: str,
+    *,
+    add_help: bool = True,
 ) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = parent.add_parser(
-        name, help=text, description=text[0].upper() + text[1:] + "."
+        name, help=text, description=text[0].upper() + text[1:] + ".", add_help=add_help
     )
     command.set_defaults(handler=handler)
     return command
@@ -132,13 +137,33 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of samples and shuffled sound")
 
 
-def _add_training(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+def _add_training(
+    commands: Any, name: str, handler: Callable[[argparse.Namespace], None], text: str
+) -> argparse.ArgumentParser:
     """Options of a trainer; what else stands on its command line goes to its settings."""
+    parser = _command(commands, name, handler, text, add_help=False)
+    parser.add_argument(
+        "-h", "--help", action=_HelpOnSettings, help="show this and all settings, and exit"
+    )
     parser.add_argument("--config", type=Path, metavar="C.yaml", help="settings of the run")
-    parser.add_argument("--out", type=Path, required=True, metavar="D")
+    parser.add_argument("--out", type=Path, required=True, metavar="D", help="output folder")
     parser.epilog = "Every setting may also be given as a flag, --name value, over the file's."
     parser.set_defaults(takes_settings=True)
     return parser
+
+
+class _HelpOnSettings(argparse.Action):
+    """`--help` that goes on with the settings; they take seconds to import."""
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(nargs=0, **kwargs)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from training.settings_help import describe
+
+        print(parser.format_help())
+        print("\n".join(describe(parser.prog.split()[-1])))
+        parser.exit()
 
 
 def _list(text: str) -> tuple[str, ...]:
