@@ -1,10 +1,10 @@
 """Recognition figures of the tiny model, and the card that ships with it.
 
-python benchmarks/tiny.py runs/tiny/eval --recipe runs/tiny/recipe.json --ships grpo-seed0
+python benchmarks/tiny.py runs/tiny/eval --ships grpo-seed0
 python benchmarks/tables.py
 
-The first argument is laid out as `emostream-train table` wants it; `--recipe` is a JSON list of objects `step`, `what`,
-`minutes`. Writes benchmarks/results/tiny.json, and README.md into the folder of the model.
+The first argument is laid out as `emostream-train table` wants it; `--recipe` may name a JSON list of
+objects `step`, `what`, `minutes`. Writes benchmarks/results/tiny.json, and README.md into the folder of the model.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from provenance import write_result
 from emostream import load_model
 from emostream.checkpoints import TINY_FOLDER
 from training.model_card import model_card
-from training.table import compare, read_runs
+from training.table import compare, read_fused, read_runs
 
 CARD = "README.md"
 
@@ -26,7 +26,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("runs", type=Path, help="folder of evaluations")
-    parser.add_argument("--recipe", type=Path, required=True, help="how the model was made")
+    parser.add_argument("--recipe", type=Path, help="how long each step took")
     parser.add_argument("--ships", required=True, metavar="ROW-seedK", help="which of them ships")
     parser.add_argument("--model", type=Path, default=TINY_FOLDER, help="folder of the model")
     parser.add_argument("--out", type=Path, help="result file")
@@ -47,8 +47,8 @@ def main() -> None:
             ),
         },
         "ships": {"row": row, "seed": int(seed)},
-        "recipe": json.loads(options.recipe.read_text(encoding="utf-8")),
-        **compare(runs),
+        "recipe": json.loads(options.recipe.read_text(encoding="utf-8")) if options.recipe else [],
+        **compare(runs, read_fused(options.runs)),
     }
     path = write_result("tiny", measured, options.out)
     card = model_card(json.loads(path.read_text(encoding="utf-8")))

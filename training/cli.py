@@ -281,9 +281,9 @@ def _eval(options: argparse.Namespace) -> None:
 def _compare(options: argparse.Namespace) -> None:
     import json
 
-    from training.table import compare, markdown, read_runs
+    from training.table import compare, markdown, read_fused, read_runs
 
-    result = compare(read_runs(options.dir))
+    result = compare(read_runs(options.dir), read_fused(options.dir))
     for path, text in (
         (options.out, markdown(result)),
         (options.json, json.dumps(result, indent=1) + "\n"),

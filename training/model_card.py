@@ -47,6 +47,15 @@ tokens = model.generate(**inputs, max_new_tokens=128)
 ```
 """
 
+_RECIPE = """\
+## How it was made
+
+`python -m training.tiny` makes it. The towers are trained first, each modality by itself, to tell what an actor does.
+Then they are frozen. The cold start teaches reasoned answers that are composed from what the actor did and never name
+the emotion before the answer. GRPO follows, with rewards for the right label, for the form, and for reasoning that the
+recorded actions bear out.
+"""
+
 _LABELS = "Labels: happy, surprise, neutral, angry, disgust, sad, fear. Windows of 4 s, 8 frames."
 
 
@@ -55,21 +64,18 @@ def model_card(result: dict[str, Any]) -> str:
 
     Args:
         result: Of `training.table.compare`, with `model` (`parameters`, `bytes`), `ships` (`row`, `seed`), `recipe`
-            (a list of `step`, `what`, `minutes`) and `provenance` beside it.
+            (a list of `step`, `what`, `minutes`; may be empty) and `provenance` beside it.
     """
     model, ships, origin = result["model"], result["ships"], result["provenance"]
     size = f"{model['parameters'] / 1e6:.1f} million parameters, {model['bytes'] / 1e6:.1f} MB. "
-    steps = [
-        "| step | what | minutes |",
-        "|---|---|---:|",
-        *(f"| {s['step']} | {s['what']} | {s['minutes']:.0f} |" for s in result["recipe"]),
-    ]
+    steps = [f"| {s['step']} | {s['what']} | {s['minutes']:.0f} |\n" for s in result["recipe"]]
     title = TITLES.get(ships["row"], ships["row"])
     parts = [
         _HEAD.format(size=size),
         f"{_LABELS}\n",
         _USE,
-        "## How it was made\n\n" + "\n".join(steps) + "\n",
+        _RECIPE,
+        *(["".join(["| step | what | minutes |\n|---|---|---:|\n", *steps])] if steps else []),
         f"On {origin['machine']['cores']} cores ({origin['machine']['cpu']}). The corpus is rendered by "
         "`emostream-train corpus synth`; actors of `train`, `test` and `ood` are different, and `ood` also has another "
         "way of drawing faces and of making voices.\n",

@@ -3,6 +3,7 @@
 It reads what `emostream-train eval` writes, in this layout:
 
     FOLDER/<row>-seed<k>/<split>/    eval.json, run.json, clips.jsonl
+    FOLDER/fused.json                optional: what `training.fused` reads off the towers, by split
 
 Rows stand in the order of `TITLES`, others behind them by name. The last row is compared with every other.
 """
@@ -22,17 +23,19 @@ from training.outcomes import FIGURES, Outcome, figures
 from training.results import OUTCOMES, RESULT, RUN
 
 TITLES: Final = {
-    "towers": "frozen towers, linear classifier",
     "base": "before fine-tuning",
-    "label_only": "SFT on labels alone",
     "cold_start": "cold start: SFT on reasoned answers",
-    "grpo_paper": "GRPO, the paper's rewards",
-    "grpo": "GRPO, grounded",
+    "label_only": "then SFT on labels alone",
+    "grpo_paper": "then GRPO, the paper's rewards",
+    "grpo": "then GRPO, grounded",
 }
 """Name of a row's folder -> what tables call it, in their order."""
 
 COMPARED: Final = ("war", "uar", "label_first_uar", "claim_support_rate", "cue_recall", "agreement")
 """Figures whose differences are given."""
+
+FUSED: Final = "fused.json"
+_FUSED_TITLE: Final = "towers alone, a plain classifier"
 
 _FOLDER: Final = re.compile(r"(?P<row>.+?)(?:-seed(?P<seed>\d+))?")
 
@@ -92,24 +95,32 @@ def read_runs(folder: str | Path) -> list[Run]:
     )
 
 
-def compare(runs: Sequence[Run], samples: int = SAMPLES) -> Result:
+def read_fused(folder: str | Path) -> Result:
+    """Split -> what a plain classifier reads off the towers; empty where nobody measured it."""
+    path = Path(folder) / FUSED
+    return _read(path) if path.is_file() else {}
+
+
+def compare(runs: Sequence[Run], fused: Result | None = None, samples: int = SAMPLES) -> Result:
     """Figures of every row on every split, and what the last row gains over each other.
 
     A figure is the mean over a row's seeds; its 95 % interval is over clips and, for several seeds, over these too.
 
     Args:
         runs: From `read_runs`.
+        fused: From `read_fused`.
         samples: Bootstrap samples.
 
     Returns:
-        `splits`: name -> `clips`, `rows` and `differences`; `runs`: where each came from.
+        `splits`: name -> `clips`, `fused`, `rows` and `differences`; `runs`: where each came from.
 
     Raises:
         ConfigError: Runs of one split saw different clips or labels.
     """
     splits = {}
     for split in sorted({run.split for run in runs}, key=lambda s: (s != "test", s)):
-        splits[split] = _compare([run for run in runs if run.split == split], samples)
+        found = _compare([run for run in runs if run.split == split], samples)
+        splits[split] = {"fused": (fused or {}).get(split), **found}
     return {
         "splits": splits,
         "runs": [
@@ -179,7 +190,7 @@ def markdown(result: Result) -> str:
     """The tables of `compare`'s result."""
     parts = []
     for split, found in result["splits"].items():
-        parts += [f"**{split}**, {found['clips']} clips", "", *_figures(found["rows"]), ""]
+        parts += [f"**{split}**, {found['clips']} clips", "", *_figures(found), ""]
         if found["differences"]:
             parts += [*_differences(found["differences"]), ""]
     parts.append(
@@ -189,13 +200,17 @@ def markdown(result: Result) -> str:
     return "\n".join(parts) + "\n"
 
 
-def _figures(rows: Result) -> list[str]:
+def _figures(split: Result) -> list[str]:
     head = (
         "model | seeds | WAR | UAR | label-first UAR | format | claims supported | claims a reasoning | cue recall"
         " | label-first agrees | fusion gain"
     )
     lines = [f"| {head} |", f"|---|{'---:|' * head.count('|')}"]
-    for row, found in rows.items():
+    if fused := split["fused"]:
+        gain = fused["both_uar"] - max(fused["video_uar"], fused["audio_uar"])
+        scores = f"{100 * fused['both_war']:.1f} | {100 * fused['both_uar']:.1f}"
+        lines.append(f"| {_FUSED_TITLE} | 1 | {scores} |{' – |' * 6} {100 * gain:+.1f} |")
+    for row, found in split["rows"].items():
         cells = [
             _percent(found["war"]),
             _percent(found["uar"]),

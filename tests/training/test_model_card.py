@@ -1,6 +1,7 @@
 from training.model_card import model_card
 from training.table import TITLES, markdown
 
+
 def number(value):
     return {"value": value, "interval": [value - 0.01, value + 0.01], "by_seed": [value]}
 
@@ -17,6 +18,7 @@ def test_a_card_says_what_the_result_says():
         "splits": {
             "test": {
                 "clips": 100,
+                "fused": None,
                 "rows": {"grpo": {"seeds": [1], **{name: number(0.625) for name in names}}},
                 "differences": [],
             }
@@ -41,3 +43,4 @@ def test_a_card_says_what_the_result_says():
     ):
         assert said in card
     assert markdown(result) in card
+    assert "| minutes |" not in model_card({**result, "recipe": []})

@@ -67,6 +67,8 @@ def folder(tmp_path_factory):
             write(root / f"label_only-seed{seed}" / split, 0.75 - less, 10 + seed)
             write(root / f"grpo-seed{seed}" / split, 0.8 - less, 20 + seed, support=0.95)
         write(root / "my_own" / split, 0.5, 5)
+    scores = {"both_war": 0.9, "both_uar": 0.876, "video_uar": 0.7, "audio_uar": 0.8}
+    (root / "fused.json").write_text(json.dumps({"test": scores, "validation": scores}))
     return root
 
 
@@ -117,10 +119,12 @@ def test_the_command_writes_markdown_and_json(folder, tmp_path, capsys):
     assert text == markdown(result)
     uar = result["splits"]["test"]["rows"]["grpo"]["uar"]
     assert f"{100 * uar['value']:.1f} ({100 * uar['interval'][0]:.1f} to" in text
-    assert "| GRPO, grounded | 2 | " in text
+    assert "| then GRPO, grounded | 2 | " in text
+    assert "| towers alone, a plain classifier | 1 | 90.0 | 87.6 | –" in text
+    assert text.count("towers alone") == 1  # nobody measured it on ood
     assert "| my own, against |" in text
-    widths = {line.count("|") for line in text.splitlines() if line.startswith("| GRPO")}
-    assert widths <= {12, 8}
+    widths = {line.count("|") for line in text.splitlines() if " GRPO" in line or "towers" in line}
+    assert widths == {12, 8}
 
 
 def test_a_clip_that_one_run_could_not_use_is_left_out_of_all(tmp_path):
