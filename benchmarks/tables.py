@@ -120,7 +120,9 @@ def _from(pattern: str) -> str:
     for path in sorted(RESULTS.glob(f"{pattern}.json")):
         provenance = json.loads(path.read_text(encoding="utf-8"))["provenance"]
         sources.append(f"`{path.name}` ({provenance['date'][:10]}, {provenance['commit'][:10]})")
-    return f"\nFrom {', '.join(sources)} in `benchmarks/results`.\n"
+    return (
+        f"\nFrom {', '.join(sources)} in `benchmarks/results`.\n" if sources else "No result yet.\n"
+    )
 
 
 def main() -> int:

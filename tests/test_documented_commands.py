@@ -294,8 +294,6 @@ def test_command(command: str, driver: Driver, folder: Path) -> None:
     for beginning, more in SMALL.items():
         if command.startswith(beginning):
             arguments += more
-    if "--paper" in arguments:  # whose lengths are the paper's
-        del arguments[(at := arguments.index("--max_completion_length")) : at + 2]
     request = {"program": program, "arguments": arguments}
     if program not in ("emostream", "emostream-train", "emostream-export"):
         raise AssertionError(f"{command}: put it into NOT_RUN, or teach this test to run it")
