@@ -9,7 +9,6 @@ other. Weights are random: they cost what trained ones cost.
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,48 +20,18 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
+from emostream import load_model
 from emostream.connector import FrameFeatures
-from emostream.encoders import TorchEncoders
+from emostream.encoders import Encoders, TorchEncoders
 from emostream.presets import PRESETS, from_preset
 from emostream.recognizer import Recognizer
 from emostream.streaming import MediaWindow
+from export.manifest import Manifest
+from export.runtime import load_encoders
+from export.timing import ceilings, timed
 
 STEP_S = 0.5
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def timed(function: Callable[[], Any], device: torch.device, seconds: float = 1.0) -> list[float]:
-    """Milliseconds of repeated runs after a warm-up; three at least."""
-
-    def once() -> float:
-        begun = time.perf_counter()
-        function()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        return (time.perf_counter() - begun) * 1e3
-
-    # The first runs on a GPU capture graphs.
-    for _ in range(3 if device.type == "cuda" else 1):
-        once()
-    runs: list[float] = []
-    while len(runs) < 3 or (sum(runs) < seconds * 1e3 and len(runs) < 200):
-        runs.append(once())
-    return runs
-
-
-def ceilings(device: torch.device, dtype: torch.dtype) -> dict[str, float]:
-    """FLOP/s of a matrix product and bytes/s of a copy on this machine, now."""
-    size = 8192 if device.type == "cuda" else 2048
-    a = torch.randn(size, size, device=device, dtype=dtype)
-    b = torch.randn(size, size, device=device, dtype=dtype)
-    source = torch.randn(2**28 if device.type == "cuda" else 2**26, device=device)
-    target = torch.empty_like(source)
-    product_ms = min(timed(lambda: a @ b, device))
-    copy_ms = min(timed(lambda: target.copy_(source), device))
-    return {
-        "flops_per_s": 2 * size**3 / product_ms * 1e3,
-        "bytes_per_s": 2 * source.nbytes / copy_ms * 1e3,
-    }
 
 
 class Bench:
@@ -112,10 +81,14 @@ def measure(
     dtype: torch.dtype,
     ceiling: dict[str, float],
     context_s: float | None,
+    engines: Path | None = None,
 ) -> dict[str, Any]:
-    """All parts of one preset at one audio context (None: the tower's own)."""
-    model, processor = from_preset(preset)
-    model.to(device, dtype)
+    """All parts of one preset, or of an export directory's checkpoint, at one audio context (None: the tower's own)."""
+    if engines is None:
+        model, processor = from_preset(preset)
+        model.to(device, dtype)
+    else:
+        model, processor = load_model(preset, device, dtype)
     processor.audio_context_s = context_s
     config = model.config
     frames_n, side = config.num_frames, 480
@@ -124,7 +97,10 @@ def measure(
     pictures = rng.integers(0, 256, (2 * frames_n, side, side * 4 // 3, 3), dtype=np.uint8)
     pcm = rng.uniform(-0.3, 0.3, int(16000 * STEP_S * frames_n)).astype(np.float32)
     bench = Bench(device, ceiling)
-    backbone, encoders = model.model, TorchEncoders(model)
+    backbone = model.model
+    encoders: Encoders = TorchEncoders(model)
+    if engines is not None:
+        encoders = load_encoders(engines, device, dtype)
 
     pixels = processor.pixels(pictures[:frames_n])
     mel = processor.mel(pcm)[None]
@@ -145,7 +121,10 @@ def measure(
         f"audio {mel.shape[2] / 100:g} s", lambda: encoders.audio(mel), weights=backbone.audio_tower
     )
 
-    recognizer = Recognizer(model, processor, max_new_tokens=64)
+    if engines is not None:
+        bench.add("engines, vision 1 frame", lambda: encoders.vision(pixels[:1]), flops=False)
+        bench.add("engines, join 2 steps", lambda: encoders.join(pair, pair, gate), flops=False)
+    recognizer = Recognizer(model, processor, encoders=encoders, max_new_tokens=64)
 
     def window(end: int) -> MediaWindow:
         keys = tuple(range(end - frames_n, end))
@@ -203,7 +182,7 @@ def measure(
     recognizer.stop_reasoning("s")
     sources = {}
     for count in (2, 4, 8):
-        many = Recognizer(model, processor)
+        many = Recognizer(model, processor, encoders=encoders)
 
         def many_hop(many: Recognizer = many, count: int = count) -> None:
             nonlocal end
@@ -214,10 +193,11 @@ def measure(
                 for i in range(count)
             ])  # fmt: skip
 
-        if preset == "tiny" or device.type == "cuda":
+        if Path(preset).name == "tiny" or device.type == "cuda":
             sources[count] = statistics.median(timed(many_hop, device))
     return {
         "preset": preset,
+        "encoders": encoders.description,
         "dtype": str(dtype).removeprefix("torch."),
         "audio_context_s": context_s or processor.max_context_s,
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -261,6 +241,9 @@ def main() -> None:
     parser.add_argument("--preset", action="append", choices=PRESETS)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", choices=DTYPES, default="fp32")
+    parser.add_argument(
+        "--engines", type=Path, help="export directory: its checkpoint, with the encoders from it"
+    )
     parser.add_argument("--out", type=Path, help="results file; default results/model_DEVICE.json")
     options = parser.parse_args()
     device, dtype = torch.device(options.device), DTYPES[options.dtype]
@@ -270,12 +253,17 @@ def main() -> None:
         f"ceilings: {ceiling['flops_per_s'] / 1e9:.0f} GFLOP/s, {ceiling['bytes_per_s'] / 1e9:.1f} GB/s"
     )
     results = []
-    for preset in options.preset or ["tiny", "0.5b"]:
+    presets = options.preset or ["tiny", "0.5b"]
+    if options.engines is not None:
+        presets = [Manifest.peek(options.engines).checkpoint]
+    for preset in presets:
         # The published 30 s context, and the shorter one that a 4 s window needs.
-        for context_s in (None,) if preset == "tiny" else (None, 5.0):
-            results.append(measure(preset, device, dtype, ceiling, context_s))
+        for context_s in (None,) if Path(preset).name == "tiny" else (None, 5.0):
+            results.append(measure(preset, device, dtype, ceiling, context_s, options.engines))
             show(results[-1], console)
     name = f"model_{device.type}_{options.dtype}"
+    if options.engines is not None:
+        name += f"_{'_'.join(Manifest.peek(options.engines).precisions)}_encoders"
     write_result(name, {"ceilings": ceiling, "results": results}, options.out)
 
 

@@ -1,18 +1,17 @@
 """`emostream-export build`: a checkpoint's encoders to graphs and engines, verified before they are put in place."""
 
-import json
-import os
 import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from emostream.checkpoints import checkpoint_files, load_model
+from emostream.encoders import Encoders
 from emostream.modeling import EmostreamForCausalLM
 from emostream.processor import EmostreamProcessor
 from export.environment import default_device
@@ -23,8 +22,13 @@ from export.onnx_graph import export_graph, graph_key
 from export.parity import as_line, compare, compare_streaming, worst
 from export.precision import DTYPES, TOLERANCES, Precision, Target, fallbacks
 from export.runtime import load_encoders
+from export.staging import kept_rows, link, previous, put_in_place
 from export.verify import REPORT, write_report
 
+if TYPE_CHECKING:
+    from export.tensorrt_probe import Host
+
+Hardware = Literal["none", "same_compute_capability", "ampere_plus"]
 Say = Callable[[str], None]
 
 
@@ -37,6 +41,8 @@ class BuildOptions:
         precision: Of the arithmetic; None is fp32 for `onnx` and fp16 for `tensorrt`.
         device: Where parity is checked; None is the GPU if there is one that the runtime can use.
         max_sources: Sources that a TensorRT plan must be able to serve at once.
+        version_compatible: A plan runs on later releases of TensorRT too.
+        hardware: Other GPUs that a plan runs on.
 
     Raises:
         ExportError: The target cannot have this precision.
@@ -46,6 +52,8 @@ class BuildOptions:
     precision: Precision | None = None
     device: str | None = None
     max_sources: int = 8
+    version_compatible: bool = False
+    hardware: Hardware = "none"
 
     def __post_init__(self) -> None:
         if self.target == "tensorrt" and self.precision == "int8":
@@ -76,6 +84,7 @@ class _Build:
     staging: Path
     options: BuildOptions
     say: Say
+    host: "Host | None"
     begun_s: float = field(default_factory=time.perf_counter)
     graphs: dict[str, dict[str, Any]] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
@@ -103,6 +112,11 @@ def build(checkpoint: str, out: Path, *, say: Say, options: BuildOptions | None 
     options = options or BuildOptions()
     if out.exists() and not (out / MANIFEST).is_file():
         raise ExportError(f"{out} exists and is no export directory. Choose another folder.")
+    host = None
+    if options.target == "tensorrt":
+        from export.tensorrt_probe import probe
+
+        host = probe(torch.device(options.device or "cuda").index or 0)
     checkpoint_sha256 = sha256(checkpoint_files(checkpoint))
     model, processor = load_model(checkpoint)
     staging = out.parent / f".{out.name}.partial"
@@ -110,9 +124,9 @@ def build(checkpoint: str, out: Path, *, say: Say, options: BuildOptions | None 
         out.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(staging, ignore_errors=True)  # of a build that was killed
         staging.mkdir()
-        work = _Build(model, processor, staging, options, say)
-        previous = _previous(out)
-        todo = _reuse(work, out, previous)
+        work = _Build(model, processor, staging, options, say, host)
+        before = previous(out)
+        todo = _reuse(work, out, before)
         _refuse_full_disk(work, out, todo)
 
         def manifest() -> Manifest:
@@ -127,11 +141,11 @@ def build(checkpoint: str, out: Path, *, say: Say, options: BuildOptions | None 
                 parity=worst(rows),
             )
 
-        rows = _kept_rows(out, previous, set(work.graphs))
+        rows = kept_rows(out, before, set(work.graphs))
         rows = _make(work, todo, rows, manifest)
         done = manifest()
         done.write(staging)
-        _put_in_place(staging, out)
+        put_in_place(staging, out)
     except OSError as error:
         raise ExportError(
             f"{out} cannot be written: {error}. Nothing was changed; free the space or choose another folder."
@@ -148,20 +162,23 @@ def _make(
     manifest: Callable[[], Manifest],
 ) -> list[dict[str, Any]]:
     """Build what is to do, compare it, and build anew in the next precision what disagrees."""
-    if not todo:
-        work.tell("nothing has changed; the graphs are kept")
-        return rows
-    device = torch.device(
-        work.options.device or default_device(work.options.target, work.options.asked)
-    )
-    while todo:
+    asked, target = work.options.asked, work.options.target
+    device = torch.device(work.options.device or default_device(target, asked))
+    built_any = False
+    while True:
         work.model.to("cpu")
         for name, precisions in todo.items():
             _export(work, _graph(name), precisions[0])
+        if work.host is not None:
+            # A plan may be out of date though its graph is not: another TensorRT, another GPU.
+            for name in _compile(work):
+                chain = fallbacks(asked, target)
+                precision = work.graphs[name]["precision"]
+                todo.setdefault(name, chain[chain.index(precision) :])
+        if not todo:
+            break
+        built_any = True
         manifest().write(work.staging)
-        if work.options.target == "tensorrt":
-            _compile(work, todo)
-            manifest().write(work.staging)
         encoders = load_encoders(work.staging, device, torch.float32)
         description = encoders.description
         work.tell(f"parity with torch, by {description}")
@@ -171,30 +188,50 @@ def _make(
             found = compare(_graph(name), work.model, encoders, precisions[0])
             for row in found:
                 work.say("  " + as_line(row))
-            rows += found
-            if not all(row["passed"] for row in found):
+            rows = [row for row in rows if row["graph"] != name]
+            if all(row["passed"] for row in found):
+                rows += found
+            else:
                 failed[name] = _next(work, name, precisions, found)
-                rows = [row for row in rows if row["graph"] != name]
         if not failed:
-            streaming = compare_streaming(work.model, work.processor, encoders)
-            for row in streaming:
-                work.say("  " + as_line(row))
-            rows = [row for row in rows if row["graph"] != "streaming"] + streaming
-            if bad := next((row for row in streaming if not row["passed"]), None):
-                raise ExportError(f"build: {as_line(bad)}. Please report this.")
+            rows = [row for row in rows if row["graph"] != "streaming"]
+            rows += _streaming(work, encoders)
         todo = failed
         del encoders
+        if not failed:
+            break
+    if built_any:
+        _report(work, description, rows, manifest())
+    else:
+        work.tell("nothing has changed; all is kept")
+    return rows
+
+
+def _streaming(work: _Build, encoders: Encoders) -> list[dict[str, Any]]:
+    """The streaming encoder on the new graphs.
+
+    Raises:
+        ExportError: It disagrees with whole windows, though every graph by itself agrees.
+    """
+    rows = compare_streaming(work.model, work.processor, encoders, list(work.graphs.values()))
+    for row in rows:
+        work.say("  " + as_line(row))
+    if bad := next((row for row in rows if not row["passed"]), None):
+        raise ExportError(f"build: {as_line(bad)}. Please report this.")
+    return rows
+
+
+def _report(work: _Build, description: str, rows: list[dict[str, Any]], manifest: Manifest) -> None:
     write_report(
         work.staging,
         {
             "passed": True,
             "engines": description,
-            "checkpoint": manifest().checkpoint,
-            "tolerances": {name: TOLERANCES[name].as_dict() for name in manifest().precisions},
+            "checkpoint": manifest.checkpoint,
+            "tolerances": {name: TOLERANCES[name].as_dict() for name in manifest.precisions},
             "rows": rows,
         },
     )
-    return rows
 
 
 def _next(
@@ -223,9 +260,28 @@ def _export(work: _Build, graph: Graph, precision: Precision) -> None:
     )
 
 
-def _compile(work: _Build, names: Mapping[str, Any]) -> None:
-    """Plans of the graphs that are new."""
-    raise NotImplementedError
+def _compile(work: _Build) -> list[str]:
+    """Plans of all graphs; returns the names of those that were built and not kept."""
+    from export.tensorrt_builder import BuilderOptions, build_engine
+    from export.tensorrt_profiles import profiles_for
+
+    fresh = []
+    for name, entry in work.graphs.items():
+        report = build_engine(
+            work.staging / entry["file"],
+            work.staging / f"{name}.plan",
+            profiles=profiles_for(_graph(name), work.model.config, work.options.max_sources),
+            precision=entry["precision"],
+            host=work.host,
+            say=work.tell,
+            options=BuilderOptions(
+                version_compatible=work.options.version_compatible, hardware=work.options.hardware
+            ),
+        )
+        work.graphs[name] = {**entry, "plan": report.as_dict()}
+        if not report.reused:
+            fresh.append(name)
+    return fresh
 
 
 def _key(work: _Build, graph: Graph) -> str:
@@ -237,52 +293,23 @@ def _graph(name: str) -> Graph:
     return next(graph for graph in GRAPHS if graph.name == name)
 
 
-def _previous(out: Path) -> Manifest | None:
-    """What is in `out`, if it can be trusted."""
-    try:
-        return Manifest.read(out)
-    except ExportError:
-        return None
-
-
-def _reuse(work: _Build, out: Path, previous: Manifest | None) -> dict[str, tuple[Precision, ...]]:
+def _reuse(work: _Build, out: Path, before: Manifest | None) -> dict[str, tuple[Precision, ...]]:
     """Take over the graphs that would come out the same; returns the others, with the precisions to try."""
     todo = {}
     for graph in GRAPHS:
-        entry = previous.graphs.get(graph.name) if previous is not None else None
+        entry = before.graphs.get(graph.name) if before is not None else None
         work.keys[graph.name] = _key(work, graph)
         if entry is None or entry["key"] != work.keys[graph.name]:
             todo[graph.name] = fallbacks(work.options.asked, work.options.target)
             continue
-        for file in graph_files(out, entry):
-            _link(file, work.staging / file.name)
+        for file in (*graph_files(out, entry), *out.glob(f"{graph.name}.plan*")):
+            link(file, work.staging / file.name)
         work.graphs[graph.name] = entry
         work.tell(f"{graph.name}: unchanged, kept")
-    if not todo:
-        for name in (REPORT, "verify.md"):
-            if (out / name).is_file():
-                _link(out / name, work.staging / name)
+    for name in (REPORT, "verify.md"):  # replaced when anything is compared anew
+        if (out / name).is_file():
+            link(out / name, work.staging / name)
     return todo
-
-
-def _kept_rows(out: Path, previous: Manifest | None, kept: set[str]) -> list[dict[str, Any]]:
-    """Comparisons of the graphs that were taken over."""
-    if previous is None or not kept:
-        return []
-    try:
-        rows = json.loads((out / REPORT).read_text(encoding="utf-8"))["rows"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ExportError(
-            f"{out / REPORT} cannot be read ({error!r}). Verify anew: emostream-export verify {out}"
-        ) from error
-    return [row for row in rows if row["graph"] in kept | {"streaming"}]
-
-
-def _link(file: Path, target: Path) -> None:
-    try:
-        os.link(file, target)
-    except OSError:  # a file system without hard links
-        shutil.copy2(file, target)
 
 
 def _refuse_full_disk(work: _Build, out: Path, todo: Mapping[str, Any]) -> None:
@@ -298,18 +325,3 @@ def _refuse_full_disk(work: _Build, out: Path, todo: Mapping[str, Any]) -> None:
             f"build: {out.parent} has {free / 1e9:.2f} GB free, the export needs about {needed / 1e9:.2f} GB. Free the "
             "space or choose another folder."
         )
-
-
-def _put_in_place(staging: Path, out: Path) -> None:
-    """Rename the new directory to its name; the old one goes last, and is back if the renaming fails."""
-    old = out.parent / f".{out.name}.old"
-    shutil.rmtree(old, ignore_errors=True)
-    if out.exists():
-        out.rename(old)
-    try:
-        staging.rename(out)
-    except OSError:
-        if old.exists():
-            old.rename(out)
-        raise
-    shutil.rmtree(old, ignore_errors=True)

@@ -61,6 +61,17 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="sources that a plan must serve at once (tensorrt)",
     )
+    build.add_argument(
+        "--version-compatible",
+        action="store_true",
+        help="plans run on later releases of TensorRT 11 too, somewhat slower",
+    )
+    build.add_argument(
+        "--hardware",
+        choices=("none", "same_compute_capability", "ampere_plus"),
+        default="none",
+        help="other GPUs that plans run on, somewhat slower",
+    )
     _add_device(build)
     build.set_defaults(handler=_build)
     verify = commands.add_parser(
@@ -113,6 +124,8 @@ def _build(options: argparse.Namespace) -> None:
             precision=options.precision,
             device=options.device,
             max_sources=options.max_sources,
+            version_compatible=options.version_compatible,
+            hardware=options.hardware,
         ),
     )
     print(f"serve it: emostream run --model {options.checkpoint} --engines {options.out}")

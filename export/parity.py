@@ -1,6 +1,6 @@
 """Graphs, run by the runtime that serves them, against torch in float32."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from emostream.encoders import Encoders, TorchEncoders
 from emostream.modeling import EmostreamForCausalLM
 from emostream.processor import EmostreamProcessor
 from emostream.streaming import MediaWindow, StreamingEncoder
-from export.graphs import GRAPHS, Graph
+from export.graphs import Graph
 from export.precision import TOLERANCES, loosest
 
 Rows = list[dict[str, Any]]
@@ -74,18 +74,27 @@ def difference(wanted: Tensor, found: Tensor) -> dict[str, Any]:
 @torch.inference_mode()
 @torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
 def compare_streaming(
-    model: EmostreamForCausalLM, processor: EmostreamProcessor, encoders: Encoders
+    model: EmostreamForCausalLM,
+    processor: EmostreamProcessor,
+    encoders: Encoders,
+    entries: Sequence[dict[str, Any]],
 ) -> Rows:
     """A window that moved on by one frame, encoded from the cache, against the same encoded whole.
 
     Once by the same engine, and once by torch.
+
+    Args:
+        model: In float32, on the device of the encoders.
+        processor: Its own.
+        encoders: What serves.
+        entries: Of their graphs in the manifest.
     """
     count, config = model.config.num_frames, model.config
     pictures = np.random.default_rng(0).integers(
         0, 256, (count + 1, PICTURE_SIDE, PICTURE_SIDE, 3), dtype=np.uint8
     )
     gate = torch.tensor([0.3, 0.3, 0.4])
-    precision = loosest([graph["precision"] for graph in _entries(encoders)])
+    precision = loosest([graph["precision"] for graph in entries])
 
     def encode(encoder: StreamingEncoder, start: int) -> Tensor:
         keys = tuple(range(start, start + count))
@@ -152,17 +161,8 @@ def as_line(row: dict[str, Any]) -> str:
     )
 
 
-def graph_named(name: str) -> Graph:
-    """One of `GRAPHS`."""
-    return next(graph for graph in GRAPHS if graph.name == name)
-
-
 def _badness(row: dict[str, Any]) -> float:
     return float("inf") if row["relative_l2"] is None else float(row["relative_l2"])
-
-
-def _entries(encoders: Any) -> list[dict[str, Any]]:
-    return list(encoders.manifest.graphs.values())
 
 
 def _served(name: str, encoders: Encoders, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

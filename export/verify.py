@@ -84,7 +84,7 @@ def verify_graphs(
     rows = []
     for graph in GRAPHS:
         rows += compare(graph, model, encoders, manifest.graphs[graph.name]["precision"])
-    rows += compare_streaming(model, processor, encoders)
+    rows += compare_streaming(model, processor, encoders, list(manifest.graphs.values()))
     for row in rows:
         say(as_line(row))
     return rows

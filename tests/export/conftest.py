@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 
 from emostream import save_model
-from emostream.presets import from_preset
+from emostream.modeling import EmostreamForCausalLM
+from emostream.presets import BASE_TEXT, PRESETS, build_tokenizers, preset_config, processor_for
 from emostream.streaming import MediaWindow
 from export import cli
 
@@ -13,10 +15,29 @@ PICTURES = RNG.integers(0, 256, (16, 48, 64, 3), dtype=np.uint8)
 PCM = RNG.uniform(-0.5, 0.5, 16 * 8000).astype(np.float32)
 
 
+def small_model(seed):
+    """The tiny preset with one layer a tower: exporting takes time by the node."""
+    tokenizer, gate_tokenizer = build_tokenizers(BASE_TEXT)
+    tiny = PRESETS["tiny"]
+    config = preset_config(
+        "tiny",
+        vocab_size=len(tokenizer),
+        bos_token_id=tokenizer.convert_tokens_to_ids("<|endoftext|>"),
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        num_hidden_layers=1,
+        vision_config=tiny["vision_config"] | {"num_hidden_layers": 1},
+        audio_config=tiny["audio_config"] | {"encoder_layers": 1},
+        gate_config=tiny["gate_config"] | {"vocab_size": len(gate_tokenizer)},
+    )
+    torch.manual_seed(seed)
+    model = EmostreamForCausalLM(config)
+    return model.eval(), processor_for(config, tokenizer, gate_tokenizer)
+
+
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    return save_model(*from_preset("tiny", seed=6), folder)
+    return save_model(*small_model(6), tmp_path_factory.mktemp("model") / "small")
 
 
 def built(checkpoint, out, *arguments):

@@ -1,27 +1,26 @@
 """Encoders compiled to ONNX serve the streaming path unchanged."""
 
 import json
-import os
 import resource
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
+import onnxruntime
 import pytest
 import torch
 
 from emostream import load_model, save_model
 from emostream.checkpoints import checkpoint_files
-from emostream.presets import from_preset
 from emostream.recognizer import Recognizer
-from export import build as build_module
-from export import cli, precision
+from export import cli
+from export.bound import LARGEST_BATCH, BoundGraph, padded
 from export.manifest import ExportError, Manifest, sha256
 from export.runtime import OnnxEncoders, load_encoders
 from stream.serving import ModelConfig, load_recognizer
+from tests.export.conftest import small_model
 
 # One process makes the graphs that all these tests share.
 pytestmark = pytest.mark.xdist_group("export")
@@ -85,6 +84,30 @@ def test_in_int8_no_source_changes_another(int8_engines, checkpoint, window):
     assert found.scores == pytest.approx(wanted.scores, abs=0.01)
 
 
+def test_bound_buffers_give_what_a_session_gives(engines):
+    """The class that serves CUDA, on the CPU: padding, parts and fixed buffers are the same there."""
+    file = str(engines / "join.onnx")
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    bound = BoundGraph(onnxruntime, session, torch.device("cpu"))
+    generator = torch.Generator().manual_seed(0)
+    shapes = [[n if isinstance(n, int) else 0 for n in i.shape] for i in session.get_inputs()]
+    for rows in (3, 1, 4, 2, LARGEST_BATCH + 3, 3):
+        inputs = [
+            torch.randn([rows, *shape[1:]] if shape[0] == 0 else shape, generator=generator)
+            for shape in shapes
+        ]
+        names = [value.name for value in session.get_inputs()]
+        [wanted] = session.run(None, {n: t.numpy() for n, t in zip(names, inputs, strict=True)})
+        [found] = bound.run(inputs)
+        assert found.shape == wanted.shape
+        assert torch.allclose(found, torch.from_numpy(wanted), atol=1e-5)
+        kept = found.clone()
+        bound.run([torch.zeros_like(tensor) for tensor in inputs])
+        assert torch.equal(found, kept), "results are the caller's own"
+    assert bound.shapes == 4, "1, 2, 4 and the largest"
+    assert [padded(n) for n in (1, 2, 3, 4, 5, 9)] == [1, 2, 4, 4, 8, 16]
+
+
 def test_a_shorter_audio_context_is_served(engines, checkpoint, window):
     model, processor = load_model(checkpoint)
     processor.audio_context_s = 2.0
@@ -97,10 +120,10 @@ def test_a_shorter_audio_context_is_served(engines, checkpoint, window):
 
 def test_serving_takes_the_engines_of_its_checkpoint_only(engines, checkpoint, tmp_path, window):
     config = ModelConfig(model=str(checkpoint), device="cpu", engines=engines)
-    assert config.name == "tiny (onnxruntime fp32)"
+    assert config.name == "small (onnxruntime fp32)"
     [result] = load_recognizer(config).recognize([window(0)])
     assert sum(result.scores.values()) == pytest.approx(1, abs=1e-5)
-    other = save_model(*from_preset("tiny", seed=7), tmp_path / "other")
+    other = save_model(*small_model(7), tmp_path / "other")
     with pytest.raises(ExportError, match="another checkpoint"):
         load_recognizer(ModelConfig(model=str(other), device="cpu", engines=engines))
 
@@ -108,7 +131,7 @@ def test_serving_takes_the_engines_of_its_checkpoint_only(engines, checkpoint, t
 def test_the_backend_is_what_was_asked_for_or_an_error(engines, checkpoint):
     config = ModelConfig(model=str(checkpoint), device="cpu", engines=engines, backend="torch")
     assert load_recognizer(config).runs_on.startswith("torch")
-    assert config.name == "tiny"
+    assert config.name == "small"
     with pytest.raises(ExportError, match=r"no TensorRT plans.*--target tensorrt"):
         load_recognizer(replace(config, backend="tensorrt"))
     with pytest.raises(ValueError, match="needs --engines DIR"):
@@ -146,7 +169,7 @@ def test_verify_compares_labels_on_clips_and_finds_an_altered_graph(engines, tmp
 
 def test_verify_finds_a_graph_of_other_weights(engines, tmp_path, capsys):
     """A graph that is whole, but computes something else."""
-    other = save_model(*from_preset("tiny", seed=8), tmp_path / "other")
+    other = save_model(*small_model(8), tmp_path / "other")
     copy = shutil.copytree(engines, tmp_path / "copy")
     manifest = replace(
         Manifest.read(copy),
@@ -170,7 +193,7 @@ def test_only_what_changed_is_built_again(engines, checkpoint, tmp_path, capsys)
     with torch.no_grad():
         model.model.audio_projector[0].weight.mul_(1.01)
         model.lm_head.weight.mul_(1.01)
-    changed = save_model(model, processor, tmp_path / "tiny")
+    changed = save_model(model, processor, tmp_path / "small")
     assert cli.main(["build", str(changed), "--out", str(out)]) == 0
     said = capsys.readouterr().out
     assert "vision: unchanged" in said
@@ -182,24 +205,34 @@ def test_only_what_changed_is_built_again(engines, checkpoint, tmp_path, capsys)
     rows = json.loads((out / "verify.json").read_text())["rows"]
     assert {row["graph"] for row in rows} == {"vision", "join", "audio", "streaming"}
     assert cli.main(["verify", str(out), "--windows", "1"]) == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["engines", "tiny"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["engines", "small"]
 
 
-def test_a_precision_that_disagrees_falls_back_aloud(checkpoint, tmp_path, capsys, monkeypatch):
-    strict = precision.Tolerance(relative_l2=1e-9, cosine=1, agreement=1, kl=0)
-    monkeypatch.setitem(precision.TOLERANCES, "fp16", strict)
-    # One graph will do: the others are as they were.
-    monkeypatch.setattr(
-        build_module, "fallbacks", lambda asked, target: precision.fallbacks(asked, target)
-    )
+@pytest.mark.slow
+def test_a_graph_that_overflows_falls_back_aloud(tmp_path, capsys, window):
+    """Weights beyond the range of fp16 in one graph; the others keep what was asked for."""
+    model, processor = small_model(9)
+    with torch.no_grad():
+        model.model.audio_projector[2].bias[0] = 1e6
+    checkpoint = save_model(model, processor, tmp_path / "small")
     out = tmp_path / "engines"
     assert cli.main(["build", str(checkpoint), "--out", str(out), "--precision", "fp16"]) == 0
     said = capsys.readouterr().out
-    assert "join: fp16 fails, falling back to fp32" in said
+    assert "audio: fp16 fails, falling back to fp32" in said
+    assert "FAIL  audio tokens, min (batch 1), fp16: not finite" in said
     manifest = Manifest.read(out)
     assert manifest.precision == "fp16"
-    assert manifest.precisions == ["fp32"]
-    assert manifest.parity["join"]["precision"] == "fp32"
+    assert [graph["precision"] for graph in manifest.graphs.values()] == ["fp16", "fp16", "fp32"]
+    assert manifest.graphs["vision"]["weights"]["FLOAT16"] > 50_000
+    assert {row["precision"] for row in json.loads((out / "verify.json").read_text())["rows"]} == {
+        "fp16",
+        "fp32",
+    }
+    config = ModelConfig(model=str(checkpoint), device="cpu", engines=out)
+    assert config.name == "small (onnxruntime fp16+fp32)"
+    # What had to fall back is not tried again while nothing has changed.
+    assert cli.main(["build", str(checkpoint), "--out", str(out), "--precision", "fp16"]) == 0
+    assert "nothing has changed" in capsys.readouterr().out
 
 
 def test_what_a_target_cannot_have_is_refused(checkpoint, tmp_path, capsys):
@@ -256,31 +289,16 @@ def test_a_write_that_fails_half_way_changes_nothing(engines, checkpoint, tmp_pa
 
 @pytest.mark.slow
 def test_a_build_that_was_killed_leaves_nothing_that_is_served(checkpoint, tmp_path):
-    out = tmp_path / "engines"
+    out, partial = tmp_path / "engines", tmp_path / ".engines.partial"
     command = [sys.executable, "-m", "export.cli", "build", str(checkpoint), "--out", str(out)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if "join: exporting" in line:
-                break
-        partial = tmp_path / ".engines.partial"
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        next(line for line in process.stdout if "join: exporting" in line)
         assert (partial / "vision.onnx").is_file()
         process.kill()
-    finally:
-        process.stdout.close()
-        process.wait()
     assert not out.exists()
     assert cli.main(["verify", str(partial)]) == 2, "half-made, and known to be"
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        for line in process.stdout:
-            if "vision: exporting" in line:
-                break
-        time.sleep(0.1)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        next(line for line in process.stdout if "vision: exporting" in line)
         process.send_signal(signal.SIGINT)
-    finally:
-        process.stdout.close()
-        assert process.wait() == 130
+    assert process.returncode == 130
     assert not list(tmp_path.iterdir()), "Ctrl-C cleans up, also after the one that was killed"
-    assert os.path.exists(checkpoint)
