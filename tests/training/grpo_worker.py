@@ -1,0 +1,34 @@
+"""One process of a distributed run: trains the small policy and writes its weights. Started by torchrun or alone."""
+
+import os
+import sys
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from tests.training.grpo_rig import settings, trainer
+
+
+def main() -> None:
+    out = Path(sys.argv[1])
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    # 16 completions a step, however many processes share them; a small rate keeps rounding small.
+    args = settings(
+        out,
+        per_device_train_batch_size=16 // processes,
+        num_generations=4,
+        learning_rate=1e-3,
+        optim="sgd",
+        mask_truncated_completions=True,
+        ddp_backend="gloo" if processes > 1 else None,
+        ddp_find_unused_parameters=True if processes > 1 else None,
+    )
+    run = trainer(args)
+    run.train()
+    if run.accelerator.is_main_process:
+        trained = {n: p.detach() for n, p in run.model.named_parameters() if p.requires_grad}
+        save_file(trained, out / "trained.safetensors")
+
+
+if __name__ == "__main__":
+    main()
