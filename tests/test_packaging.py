@@ -32,6 +32,18 @@ def test_the_wheel_holds_the_four_packages_and_their_data(wheel):
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
+def test_the_wheel_holds_the_model_that_ships_whole_and_small(wheel):
+    folder = "emostream/assets/tiny/"
+    packed = {info.filename: info.file_size for info in zipfile.ZipFile(wheel).infolist()}
+    found = {name: size for name, size in packed.items() if name.startswith(folder)}
+    assert found == {
+        path.relative_to(ROOT).as_posix(): path.stat().st_size
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file()
+    }
+    assert sum(found.values()) <= 16e6
+
+
 def test_a_subscriber_needs_the_wheel_and_pyzmq_only(wheel, tmp_path):
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     installed = Path(zmq.__file__).parent
