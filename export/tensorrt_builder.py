@@ -150,7 +150,8 @@ def build_engine(
         sidecar.write(plan_path)
     except OSError as error:
         raise ExportError(
-            f"{plan_path} cannot be written ({plan.nbytes / 1e6:.0f} MB): {error}. Free the space or choose another folder."
+            f"{plan_path} cannot be written ({plan.nbytes / 1e6:.0f} MB): {error}. Free the space or choose "
+            "another folder."
         ) from error
     _save_timing_cache(config, cache, say)
     report = _report(plan_path, sidecar, reused=False)
@@ -177,16 +178,16 @@ def _parse(
             for error in errors[:3]
         )
         raise ExportError(
-            f"{onnx_path}: TensorRT {trt.__version__} cannot parse the graph: {_one_line(reason) or logger.reason}. Is it "
-            "of this version of emostream? Build it anew: emostream-export build"
+            f"{onnx_path}: TensorRT {trt.__version__} cannot parse the graph: {_one_line(reason) or logger.reason}. Is "
+            "it of this version of emostream? Build it anew: emostream-export build"
         )
     dtypes = heavy_dtypes(network)
     wanted = DTYPE_NAMES[precision]
     share = dtypes.get(wanted, 0) / max(1, sum(dtypes.values()))
     if share < HEAVY_SHARE:
         raise ExportError(
-            f"{onnx_path.stem}: asked for {precision}, but {1 - share:.0%} of the network's products are of another type "
-            f"({', '.join(f'{dtype} {count}' for dtype, count in dtypes.items())}). Please report this."
+            f"{onnx_path.stem}: asked for {precision}, but {1 - share:.0%} of the network's products are of another "
+            f"type ({', '.join(f'{dtype} {count}' for dtype, count in dtypes.items())}). Please report this."
         )
     return network, dtypes
 
@@ -266,8 +267,8 @@ def _refuse_full_disk(onnx_path: Path, plan_path: Path) -> None:
     free = shutil.disk_usage(plan_path.parent).free
     if needed > free:
         raise ExportError(
-            f"{plan_path.parent} has {free / 1e9:.2f} GB free, the plan needs about {needed / 1e9:.2f} GB. Free the space "
-            "or choose another folder."
+            f"{plan_path.parent} has {free / 1e9:.2f} GB free, the plan needs about {needed / 1e9:.2f} GB. Free the "
+            "space or choose another folder."
         )
 
 

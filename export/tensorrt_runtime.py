@@ -1,8 +1,8 @@
 """Encoders on TensorRT: buffers that torch allocated, a stream of their own, and a CUDA graph for each shape.
 
-A batch is padded to a power of two, so that few shapes are met; rows do not see one another. Each shape has an execution
-context of its own: a captured graph is valid only while the context that it was captured from stays as it was. All
-contexts share one scratch memory, which is safe because all of them take turns on one stream.
+A batch is padded to a power of two, so that few shapes are met; rows do not see one another. Each shape has a context
+of its own: a captured graph is valid only while the context that it was captured from stays as it was. All contexts
+share one scratch memory, which is safe because all of them take turns on one stream.
 """
 
 import contextlib
@@ -57,8 +57,8 @@ class TensorRTEncoders:
         if host is None:
             if device.type != "cuda":
                 raise ExportError(
-                    f"engines: TensorRT plans run on a GPU, not on {device}. Use --device cuda, or --backend onnxruntime "
-                    f"with the graphs of {folder}."
+                    f"engines: TensorRT plans run on a GPU, not on {device}. Use --device cuda, or --backend "
+                    f"onnxruntime with the graphs of {folder}."
                 )
             host = probe(device.index or 0)
         self.device, self.dtype = device, dtype
@@ -107,13 +107,14 @@ class TensorRTEncoders:
         engine = self._runtime.deserialize_cuda_engine(plan.read_bytes())
         if engine is None:
             raise ExportError(
-                f"{plan}: TensorRT {host.version} cannot open the plan: {self._logger.reason}. Rebuild: emostream-export "
-                f"build {self.manifest.checkpoint} --out {folder} --target tensorrt"
+                f"{plan}: TensorRT {host.version} cannot open the plan: {self._logger.reason}. Rebuild: "
+                f"emostream-export build {self.manifest.checkpoint} --out {folder} --target tensorrt"
             )
         information = engine.create_engine_inspector().get_engine_information(
             host.tensorrt.LayerInformationFormat.JSON
         )
-        check_dtypes(name, sidecar.key.precision, inspected_dtypes(information))
+        dtypes = inspected_dtypes(information, graph["outputs"])
+        check_dtypes(name, sidecar.key.precision, dtypes)
         return engine, sidecar
 
     def vision(self, pixels_N3SS: Tensor) -> FrameFeatures:
@@ -303,13 +304,18 @@ class BoundEngine:
             raise ExportError(f"engines: TensorRT could not {what}: {self._reason()}.")
 
 
-def inspected_dtypes(information: str) -> dict[str, int]:
-    """How many outputs of an engine's layers have each precision, from the inspector's JSON."""
+def inspected_dtypes(information: str, outside: Sequence[str]) -> dict[str, int]:
+    """How many results of an engine's layers have each precision, from the inspector's JSON.
+
+    Those `outside` do not count: they are float32 whatever the engine computes in.
+    """
     found: Counter[str] = Counter()
     for layer in json.loads(information).get("Layers", []):
         if not isinstance(layer, dict):
             continue  # built without details
         for output in layer.get("Outputs", []):
+            if output.get("Name") in outside:
+                continue
             text = str(output.get("Format/Datatype", output.get("Datatype", "")))
             found.update(name for name, pattern in INSPECTED.items() if re.search(pattern, text))
     return dict(found.most_common())

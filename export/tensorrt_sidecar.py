@@ -1,7 +1,7 @@
 """The JSON beside each plan: what it was built from and for, signed by the user who built it.
 
-Deserializing a plan runs what it holds, so that only plans with a signature of this user's own key are opened. A plan of
-another user, host or TensorRT is refused before TensorRT sees it.
+Deserializing a plan runs what it holds, so that only plans with a signature of this user's own key are opened. A plan
+of another user, host or TensorRT is refused before TensorRT sees it.
 """
 
 import hashlib

@@ -1,14 +1,15 @@
 """Build plans in a process that has TensorRT without a GPU, for a GPU that is only named.
 
-    python tensorrt_build.py CONFIG GRAPHS PRECISION OUT [GPU]
+    python tensorrt_build.py PRESET GRAPHS PRECISION OUT [OPTIONS]
 
-CONFIG is a checkpoint's or preset's name, GRAPHS a folder of ONNX graphs. Prints a line of JSON for what it was told,
-each report, or the error.
+GRAPHS is a folder of ONNX graphs, OPTIONS those of the builder as JSON. Prints a line of JSON for all that is said, and
+for each graph its report or the error.
 """
 
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import tensorrt
 
@@ -20,7 +21,7 @@ from export.tensorrt_probe import Gpu, Host
 from export.tensorrt_profiles import profiles_for
 
 
-def main(preset: str, graphs: str, precision: str, out: str, options: str = "{}") -> None:
+def main(preset: str, graphs: str, precision: Any, out: str, options: str = "{}") -> None:
     """Build every graph of the folder."""
     config = preset_config(preset)
     gpu = Gpu(name="Imaginary 9000", compute_capability="9.0", cuda="13.0")
@@ -36,13 +37,18 @@ def main(preset: str, graphs: str, precision: str, out: str, options: str = "{}"
                 profiles=profiles_for(graph, config, max_sources=8),
                 precision=precision,
                 host=host,
-                say=lambda text: print(json.dumps({"said": text}), flush=True),
+                say=lambda text: _tell({"said": text}),
                 options=BuilderOptions(**json.loads(options)),
             )
         except EmostreamError as error:
-            print(json.dumps({"error": str(error)}), flush=True)
+            _tell({"error": str(error)})
         else:
-            print(json.dumps({"report": report.as_dict()}), flush=True)
+            _tell({"report": report.as_dict()})
+
+
+def _tell(what: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(what) + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

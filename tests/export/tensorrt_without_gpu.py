@@ -15,6 +15,7 @@ from pathlib import Path
 
 BINDINGS = "tensorrt-cu13-bindings==11.4.0.106"
 LIBRARIES = "onnxruntime-ep-nv-tensorrt-rtx-cu13==0.5.0"
+PACKAGE = "onnxruntime_ep_nv_tensorrt_rtx"
 VERSION = "1.7.1"
 SHIM = Path(__file__).parent / "tensorrt_shim"
 COMPILE = ["gcc", "-shared", "-fPIC", "-Wall", "-Werror"]
@@ -50,7 +51,7 @@ def environment(folder: Path, state: Path) -> dict[str, str]:
         folder: From `install`.
         state: Where the process keeps its caches and the key of its plans.
     """
-    libraries = (folder / "lib", folder / "site" / "onnxruntime_ep_nv_tensorrt_rtx")
+    libraries = (folder / "lib", folder / "site" / PACKAGE)
     return os.environ | {
         "LD_LIBRARY_PATH": os.pathsep.join(map(str, libraries)),
         "PYTHONPATH": os.pathsep.join([str(folder / "site"), str(Path(__file__).parents[2])]),
@@ -76,7 +77,6 @@ def _compile(folder: Path) -> None:
         subprocess.run([*COMPILE, *arguments], check=True)
         part.rename(out / name)
     for name in ("libtensorrt_rtx.so", "libtensorrt_onnxparser_rtx.so"):
-        for link, target in ((f"{name}.1", f"{name}.{VERSION}"),):
-            if not (out / link).is_symlink():
-                real = folder / "site" / "onnxruntime_ep_nv_tensorrt_rtx" / target
-                (out / link).symlink_to(real)
+        link = out / f"{name}.1"
+        if not link.is_symlink():
+            link.symlink_to(folder / "site" / PACKAGE / f"{name}.{VERSION}")
