@@ -272,8 +272,10 @@ def _record(options: argparse.Namespace) -> None:
 def _replay(options: argparse.Namespace) -> None:
     from stream import security
     from stream.publisher import Publisher
-    from stream.recording import replay, replay_session
+    from stream.recording import RecordingError, replay, replay_session
 
+    if not options.file.is_file():
+        raise RecordingError(f"cannot read {options.file}: there is no such file")
     keys = None if options.curve is None else security.load_server_keys(options.curve)
     with Publisher(
         options.bind, curve=keys, insecure=options.insecure, session=replay_session()

@@ -104,7 +104,9 @@ class _Receiver:
             try:
                 self._socket.connect(endpoint)
             except zmq.ZMQError as error:
-                raise ConfigError(f"cannot connect to {endpoint!r}: {error.strerror}") from error
+                raise ConfigError(
+                    f"cannot connect to {endpoint!r}: {error.strerror}; wanted tcp://HOST:PORT or ipc://PATH"
+                ) from error
             self._resources = stack.pop_all()
 
     def stale_sources(self) -> dict[str, float]:

@@ -49,6 +49,10 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         validate_labels(self.labels)
+        if len(self.labels) < 2:
+            raise ConfigError(
+                f"--labels {self.labels[0]}: one label is always right; name two or more."
+            )
         if self.backend is not None and self.backend not in BACKENDS:
             raise ConfigError(f"--backend {self.backend}: wanted one of {', '.join(BACKENDS)}.")
         if self.backend not in (None, "torch") and self.engines is None:

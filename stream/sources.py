@@ -65,6 +65,9 @@ def parse_sources(
         if not equals or not re.fullmatch(SOURCE_PATTERN, given):
             given, location = "", text
         if not is_url(location) and not Path(location).is_file():
+            name, equals, file = text.partition("=")
+            if not given and equals and (is_url(file) or Path(file).is_file()):
+                raise ConfigError(f"--source {text}: {_bad_name(name)}")
             raise ConfigError(
                 f"--source {text}: there is no such file; give a file, a URL, or NAME=FILE."
             )
@@ -78,12 +81,14 @@ def parse_sources(
     names = [source.name for source in out]
     for source in out:
         if not re.fullmatch(SOURCE_PATTERN, source.name):
-            raise ConfigError(
-                f"source name {source.name!r}: wanted 1 to 32 letters, digits, '-' or '_'."
-            )
+            raise ConfigError(_bad_name(source.name))
         if names.count(source.name) > 1:
             raise ConfigError(f"two sources are called {source.name}; name one with NAME=FILE.")
     return out
+
+
+def _bad_name(name: str) -> str:
+    return f"source name {name!r}: wanted 1 to 32 letters, digits, '-' or '_'."
 
 
 def _device(text: str | None, default: str) -> str | None:

@@ -182,6 +182,7 @@ def test_capture_without_the_right_key_is_refused(long_clip, tmp_path):
         (["--source", "nowhere.mp4"], "there is no such file"),
         (["--model", "no/such/folder"], "neither a folder nor a hub id"),
         (["--labels", "happy,happy"], "remove one"),
+        (["--labels", "happy"], "two or more"),
         (["--labels", ""], "not usable as a label"),
         (["--window-s", "0"], "above 0"),
         (["--bind", "tcp://0.0.0.0:5999"], "keygen"),
