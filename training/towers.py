@@ -2,8 +2,8 @@
 
 The published model takes SigLIP, Whisper and Qwen2 from pre-training on the web; the tiny one has to make its own.
 Each modality is trained by itself to tell what is acted: action units frame by frame, pitch and voice quality token by
-token, prosody and emotion of the clip. All heads are linear and read the tokens that the language model will read, so that it
-finds there what it needs. The heads are thrown away.
+token, prosody and emotion of the clip. Heads are linear and read the tokens that the language model will read, so that
+it finds there what it needs. They are thrown away.
 
 Shape suffixes: B clips, T frames, Q visual tokens a frame, K audio tokens, H language width, U action units,
 R tracks, E emotions.
@@ -21,7 +21,7 @@ from typing import Final, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.metrics import balanced_accuracy_score
+from sklearn.metrics import recall_score
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from transformers import PreTrainedModel
@@ -72,7 +72,7 @@ class VideoProbe(nn.Module):
         return augment_pictures(frames[:, first : first + 2]), units[:, first : first + 2]
 
     def forward(self, pictures_BTCSS: Tensor) -> tuple[Tensor, ...]:
-        """Units (B, T, U), emotion logits (B, E), whether a face is seen (B,); units and emotion of the tower itself."""
+        """Units (B, T, U), emotion logits (B, E), whether a face is seen (B,); both of the tower alone."""
         batch, steps = pictures_BTCSS.shape[:2]
         pictures = pictures_BTCSS.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         features = self.tower(pictures).unflatten(0, (batch, steps))
@@ -304,7 +304,8 @@ def validate(probe: VideoProbe | AudioProbe, shards: list[Arrays], size: int) ->
         found, wanted = (torch.cat(parts).float().numpy() for parts in zip(*pairs, strict=True))
         if name.endswith("emotion"):
             known = wanted >= 0
-            uar = balanced_accuracy_score(wanted[known], found[known])
+            classes = np.unique(wanted[known])
+            uar = recall_score(wanted[known], found[known], labels=classes, average="macro")
             out[f"{name}_uar"] = round(100 * float(uar), 1)
         else:
             out[f"{name}_r"] = round(float(np.corrcoef(found, wanted)[0, 1]), 3)
