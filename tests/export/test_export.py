@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial as partial_call
 
 import onnxruntime
 import pytest
@@ -297,7 +298,11 @@ def test_a_build_that_was_killed_leaves_nothing_that_is_served(checkpoint, tmp_p
         process.kill()
     assert not out.exists()
     assert cli.main(["verify", str(partial)]) == 2, "half-made, and known to be"
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    # Tests that run in the background of a shell inherit that Ctrl-C is ignored.
+    restore = partial_call(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, preexec_fn=restore
+    ) as process:
         next(line for line in process.stdout if "vision: exporting" in line)
         process.send_signal(signal.SIGINT)
     assert process.returncode == 130
