@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint format docs pictures clean
+.PHONY: demo test lint format docs pictures tiny clean
 
 demo: $(VENV)/.installed
 	$(BIN)/emostream demo
@@ -32,6 +32,11 @@ docs: $(VENV)/.installed-dev
 # The pictures in README.md and docs/, from a live run on the demo clip.
 pictures: $(VENV)/.installed-dev
 	$(BIN)/python docs/pictures.py
+
+# The shipped model's whole recipe in runs/tiny: hours on two cores; an interrupted run is continued.
+SEEDS ?= 0
+tiny: $(VENV)/.installed-dev
+	$(BIN)/python -m training.tiny --out runs/tiny --seeds $(SEEDS)
 
 clean:
 	rm -rf $(VENV)
