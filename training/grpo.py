@@ -72,7 +72,7 @@ class GrpoSettings:
     )
     instruction: str | None = field(default=None, metadata={"help": "Question of the prompt."})
     limit: int | None = field(default=None, metadata={"help": "Only the first so many clips."})
-    dtype: str = field(default="float32", metadata={"help": "Of the weights."})
+    dtype: str = field(default="float32", metadata={"help": "Of the frozen weights."})
     lora_rank: int = field(
         default=0, metadata={"help": "Adapters on the language model instead of its weights."}
     )
@@ -156,10 +156,21 @@ def make_trainer(
     args: GRPOConfig,
 ) -> EmostreamGRPOTrainer:
     """A trainer of clips whose features are in the store; freezes the towers, adds adapters if wanted."""
+    if settings.dtype != "float32" and not args.bf16:
+        raise ConfigError(
+            "grpo: dtype is bfloat16 but what is trained stays float32; set bf16: true to compute both alike."
+        )
+    if args.reward_weights and len(args.reward_weights) != len(settings.rewards):
+        raise ConfigError(
+            f"grpo: {len(settings.rewards)} rewards have {len(args.reward_weights)} reward_weights; give one for each."
+        )
     model.freeze_towers()
     if settings.lora_rank:
         torch.manual_seed(args.seed)
         add_lora(model, settings.lora_rank, settings.lora_alpha)
+    for parameter in model.parameters():
+        if parameter.requires_grad:  # small steps vanish in bfloat16
+            parameter.data = parameter.data.float()
     per_batch = args.generation_batch_size // args.num_generations
     if len(rows) < per_batch:
         raise ConfigError(

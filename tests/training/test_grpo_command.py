@@ -57,6 +57,18 @@ def test_the_command_trains_logs_and_goes_on(manifest, tmp_path, capsys):
     assert [line.split()[1] for line in lines] == ["3/3"]
 
 
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.* is deprecated:FutureWarning")
+def test_adapters_on_bfloat16_with_recomputed_activations(manifest, tmp_path):
+    flags = ("--model", "preset:tiny", "--manifest", str(manifest), "--rewards", "format")
+    larger = ("--dtype", "bfloat16", "--bf16", "true", "--lora_rank", "4")
+    flags = (*flags, "--reward_weights", "1", *larger, "--gradient_checkpointing", "true")
+    folder = grpo(None, tmp_path / "out", [*flags, *SMALL, *SHORT])
+    assert folder is not None
+    model, _ = load_model(folder)
+    assert not any("lora" in name for name, _ in model.named_parameters())
+    assert (tmp_path / "out" / "checkpoint-2" / "adapters.safetensors").is_file()
+
+
 def read(*flags, paper=False, config=None):
     return read_settings(
         (GrpoSettings, GRPOConfig),
@@ -101,6 +113,8 @@ def test_the_papers_settings_go_over_the_users_file_and_flags_over_them(tmp_path
         (("--nonsense", "1"), "nonsense"),
         (("--output_dir", "elsewhere"), "output_dir is"),
         (("--dtype", "int3"), "dtype is 'int3'"),
+        (("--dtype", "bfloat16"), "set bf16: true"),
+        (("--reward_weights", "1", "1"), "1 rewards have 2 reward_weights"),
         (("--limit", "1"), "1 clips are fewer than the 3 prompts"),
     ],
 )
