@@ -46,7 +46,7 @@ def plot(
     try:
         import matplotlib
     except ModuleNotFoundError as error:
-        raise ConfigError("plot needs matplotlib: pip install 'emostream[train]'") from error
+        raise ConfigError("plot needs matplotlib: pip install matplotlib") from error
     tracks = load_tracks(path, source)
     with matplotlib.rc_context(STYLE):
         figure = draw([(track, choose_reasons(track, reasons)) for track in tracks])

@@ -219,10 +219,15 @@ class Driver:
                 text=True,
             )
         self._begun = 0
+        self._busy = False
 
     def start(self, request: dict[str, object]) -> None:
-        """Begin one command."""
+        """Begin one command; ends what an earlier test left running."""
         assert self.process.stdin is not None
+        if self._busy:
+            self.interrupt()
+            self.finish(range(256))
+        self._busy = True
         self._begun = self._log.stat().st_size
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
@@ -248,6 +253,7 @@ class Driver:
         """Wait for the exit code."""
         assert self.process.stdout is not None
         code = self.process.stdout.readline().strip()
+        self._busy = False
         assert code.isdecimal(), f"the driver died:\n{self.printed}"
         assert int(code) in allowed, f"exit code {code}:\n{self.printed}"
 
@@ -361,7 +367,7 @@ def test_snippet(block: Block, driver: Driver, folder: Path) -> None:
         ) as process:
             assert process.stdout is not None
             line = process.stdout.readline()
-            process.send_signal(signal.SIGINT)
+            process.terminate()
             _, errors = process.communicate(timeout=WAIT_S)
         assert line.strip(), errors
         assert "Error" not in errors

@@ -271,4 +271,4 @@ except ConfigError as error:
     print(error)
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "pip install 'emostream[train]'" in run.stdout
+    assert "pip install matplotlib" in run.stdout
