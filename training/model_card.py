@@ -69,7 +69,7 @@ def model_card(result: dict[str, Any]) -> str:
     model, ships, origin = result["model"], result["ships"], result["provenance"]
     size = f"{model['parameters'] / 1e6:.1f} million parameters, {model['bytes'] / 1e6:.1f} MB. "
     steps = [f"| {s['step']} | {s['what']} | {s['minutes']:.0f} |\n" for s in result["recipe"]]
-    title = TITLES.get(ships["row"], ships["row"])
+    title = TITLES.get(ships["row"], ships["row"]).removeprefix("then ")
     parts = [
         _HEAD.format(size=size),
         f"{_LABELS}\n",

@@ -1,5 +1,5 @@
 from training.model_card import model_card
-from training.table import TITLES, markdown
+from training.table import markdown
 
 
 def number(value):
@@ -36,7 +36,7 @@ def test_a_card_says_what_the_result_says():
         "trained on rendered actors only",
         "Article 5(1)(f)",
         "| GRPO | 300 steps | 20 |",
-        f"The weights are those of “{TITLES['grpo']}”, seed 1.",
+        "The weights are those of “GRPO, grounded”, seed 1.",
         "62.5 (61.5 to 63.5)",
         "On 2 cores (A CPU)",
         "`0123456789`, 2026-11-25. Apache-2.0.",
