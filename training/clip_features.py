@@ -105,6 +105,8 @@ def _decode_ahead(
     limit: int,
     loaders: int,
 ) -> Iterator[tuple[int, DecodedClip, DecodedClip]]:
+    sound: tuple[Modality, ...] = ("audio",)
+
     def load(index: int) -> tuple[int, DecodedClip, DecodedClip]:
         row = rows[index]
         if row.label is None:
@@ -114,7 +116,7 @@ def _decode_ahead(
             problem = clip.problem and f"unreadable: {clip.problem}"
             return index, DecodedClip(row, clip.pixels, clip.mel, problem), DecodedClip(row)
         # A partner that cannot be decoded is counted where it is evaluated itself.
-        return index, clip, _decode(rows[partners[index]], ("audio",))
+        return index, clip, _decode(rows[partners[index]], sound)
 
     def _decode(row: Row, need: Collection[Modality] = ("video", "audio")) -> DecodedClip:
         return decode_clip(processor, row, model.config.num_frames, need)
