@@ -145,7 +145,12 @@ def _add_training(
     parser.add_argument(
         "-h", "--help", action=_HelpOnSettings, help="show this and all settings, and exit"
     )
-    parser.add_argument("--config", type=Path, metavar="C.yaml", help="settings of the run")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="C.yaml",
+        help="settings of the run, or a recipe of ours, such as label_only",
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="D", help="output folder")
     parser.epilog = "Every setting may also be given as a flag, --name value, over the file's."
     parser.set_defaults(takes_settings=True)

@@ -154,7 +154,7 @@ def sft(
     """Train, from the last checkpoint in `out` if there is one.
 
     Args:
-        config: YAML over the recipe in `training/configs/sft.yaml`.
+        config: YAML over the recipe in `training/configs/cold_start.yaml`, or the name of another recipe there.
         out: Output folder.
         flags: `--name value` over both.
         progress: Shows how far caching features is, by name, clips done and all.
@@ -171,7 +171,11 @@ def sft(
     }
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(out / "runs"))
     settings, args = read_settings(
-        (SftSettings, TrainingArguments), recipe="sft.yaml", config=config, flags=flags, fixed=fixed
+        (SftSettings, TrainingArguments),
+        recipe="cold_start.yaml",
+        config=config,
+        flags=flags,
+        fixed=fixed,
     )
     state = PartialState()
     model, processor = open_start(settings.model, getattr(torch, settings.dtype))

@@ -41,7 +41,7 @@ def read_settings(
     Args:
         kinds: Dataclasses with distinct field names.
         recipe: File in `training/configs` that holds the defaults.
-        config: The user's file.
+        config: The user's file, or the name of a recipe in `training/configs`, such as `label_only`.
         flags: `--name value`, as on the command line.
         fixed: What none of them may change.
         over: What goes over the file, and flags over it.
@@ -49,7 +49,7 @@ def read_settings(
     Raises:
         ConfigError: A file cannot be read, or a name or value is wrong.
     """
-    chosen = read_yaml(config) if config else {}
+    chosen = read_yaml(_find(config)) if config else {}
     values = {**read_yaml(RECIPES / recipe), **chosen, **over, **fixed}
     for flag in flags:
         name = flag.removeprefix("--").partition("=")[0].replace("-", "_")
@@ -68,6 +68,11 @@ def read_settings(
     except (TypeError, ValueError) as error:
         raise ConfigError(f"settings: {' '.join(str(error).split())}") from error
     return parsed
+
+
+def _find(config: Path) -> Path:
+    recipe = RECIPES / f"{config}.yaml"
+    return recipe if not config.is_file() and recipe.is_file() else config
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
