@@ -12,18 +12,21 @@ def describe(command: str) -> Iterator[str]:
     kind: Any
     if command == "sft":
         from training.sft import SftSettings as kind
+
+        name, theirs = "cold_start.yaml", "transformers' TrainingArguments"
     else:
         from training.grpo import GrpoSettings as kind
-    theirs = "transformers' TrainingArguments" if command == "sft" else "TRL's GRPOConfig"
-    recipe = read_yaml(RECIPES / f"{command}.yaml")
+
+        name, theirs = "grpo.yaml", "TRL's GRPOConfig"
+    recipe = read_yaml(RECIPES / name)
     yield "settings:"
     for setting in fields(kind):
         value = recipe.pop(setting.name, _default(setting))
         yield f"  {setting.name:<22}{setting.metadata['help']} ({_shown(value)})"
     yield ""
-    yield f"and any of {theirs}, of which this recipe sets:"
-    for name, value in recipe.items():
-        yield f"  {name:<32}{_shown(value)}"
+    yield f"and any of {theirs}, of which {name} sets:"
+    for other, value in recipe.items():
+        yield f"  {other:<32}{_shown(value)}"
 
 
 def _default(setting: Any) -> Any:
