@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from training.table import markdown
+from training.table import TITLES, markdown
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -84,8 +84,36 @@ def recognition() -> str:
     return "".join(f"{markdown(result)}\n" for result in _results("tiny")) + _from("tiny")
 
 
+def recognised() -> str:
+    """The same for a reader in a hurry: a row a model, the splits side by side."""
+    rows = []
+    for result in _results("tiny"):
+        test, ood = (result["splits"][split]["rows"] for split in ("test", "ood"))
+        for name, found in test.items():
+            cells = [
+                _percent(figures[key])
+                for figures in (found, ood[name])
+                for key in ("uar", "label_first_uar", "claim_support_rate", "cue_recall")
+            ]
+            rows.append([TITLES.get(name, name), *cells])
+    if not rows:
+        return _from("tiny")
+    names = "UAR|live label's UAR|claims that hold|cues mentioned".split("|")
+    head = "|".join(["model", *names, *(f"{name}, ood" for name in names)])
+    return _table(head, rows) + _from("tiny")
+
+
+def _percent(figure: Result) -> str:
+    return "–" if figure["value"] is None else f"{100 * figure['value']:.1f}"
+
+
 #: Name in a document's marker -> the table.
-TABLES: dict[str, Callable[[], str]] = {"live": live, "model": model, "recognition": recognition}
+TABLES: dict[str, Callable[[], str]] = {
+    "live": live,
+    "model": model,
+    "recognition": recognition,
+    "recognised": recognised,
+}
 
 
 def _beside_floor(row: Result) -> str:

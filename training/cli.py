@@ -17,7 +17,8 @@ EXIT_INTERRUPTED = 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand; a user's error is one line on stderr and exit code 2."""
     parser = _parser()
-    options, options.settings = parser.parse_known_args(argv)
+    options, settings = parser.parse_known_args(argv)
+    options.settings = settings
     if options.settings and not getattr(options, "takes_settings", False):
         parser.error(f"unrecognized arguments: {' '.join(options.settings)}")
     logging.basicConfig(
