@@ -98,7 +98,7 @@ def recognised() -> str:
             rows.append([TITLES.get(name, name), *cells])
     if not rows:
         return _from("tiny")
-    names = "UAR|live label's UAR|claims that hold|cues mentioned".split("|")
+    names = ["UAR", "live label's UAR", "claims that hold", "cues mentioned"]
     head = "|".join(["model", *names, *(f"{name}, ood" for name in names)])
     return _table(head, rows) + _from("tiny")
 
