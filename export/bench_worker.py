@@ -100,7 +100,7 @@ def _weights(model: EmostreamForCausalLM, name: str) -> int:
     core = model.model
     connector, face = core.mm_projector, core.mm_projector.mlp_2xgelu_face
     framewise = [connector.s1_video, connector.s1_body, face]
-    modules = {
+    modules: dict[str, list[Any]] = {
         "vision": [core.vision_tower, *framewise],
         "audio": [core.audio_tower, core.audio_projector],
         "join": [part for part in connector.children() if part not in framewise],

@@ -265,6 +265,7 @@ def _compile(work: _Build) -> list[str]:
     from export.tensorrt_builder import BuilderOptions, build_engine
     from export.tensorrt_profiles import profiles_for
 
+    assert work.host is not None
     fresh = []
     for name, entry in work.graphs.items():
         report = build_engine(

@@ -32,7 +32,7 @@ class VisionGraph(nn.Module):
 
     def forward(self, pixels_N3SS: Tensor) -> tuple[Tensor, Tensor]:
         """(N, 3, S, S) -> maps (N, 2, H, P, P), face (N, Q*Q, H)."""
-        dtype = self.connector.mlp_2xgelu_face[0].weight.dtype
+        dtype = _dtype(self.connector)
         maps, face = self.connector.frame(self.tower(pixels_N3SS.to(dtype)))
         return maps.float(), face.float()
 
@@ -46,7 +46,7 @@ class JoinGraph(nn.Module):
 
     def forward(self, previous: Tensor, maps: Tensor, face: Tensor, gate_3: Tensor) -> Tensor:
         """Maps of the frames before, maps and face of the frames, (3,) gate -> (N, Q*Q, H)."""
-        dtype = self.connector.mlp_2xgelu_face[0].weight.dtype
+        dtype = _dtype(self.connector)
         before = FrameFeatures(previous.to(dtype), face.to(dtype))
         now = FrameFeatures(maps.to(dtype), face.to(dtype))
         tokens: Tensor = self.connector.join(before, now, gate_3)
@@ -64,6 +64,11 @@ class AudioGraph(nn.Module):
         """(B, F, M) -> (B, A, H)."""
         tokens: Tensor = self.projector(pool_audio(self.tower(mel_BFM)))
         return tokens.float()
+
+
+def _dtype(module: nn.Module) -> torch.dtype:
+    """Of its parameters: float32 of the model, or what a copy of it was cast to."""
+    return next(module.parameters()).dtype
 
 
 Shapes = dict[str, tuple[int, ...]]
