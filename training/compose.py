@@ -49,7 +49,11 @@ def compose(cues: Cues, rng: np.random.Generator, *, video: bool = True, audio: 
     Returns:
         One to four sentences, each claim of which the cues bear out; empty where nothing was recorded.
     """
-    given: list[Modality] = [m for m, there in (("face", video), ("voice", audio)) if there]
+    given: list[Modality] = []
+    if video:
+        given.append("face")
+    if audio:
+        given.append("voice")
     plan = {modality: claimed for modality in given if (claimed := _say(cues, modality))}
     plan = _shorten(cues, plan)
     if sum(map(len, plan.values())) < LEAST_CLAIMS and rng.random() < _SLIGHT_P:

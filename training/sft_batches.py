@@ -90,7 +90,7 @@ class SftBatches:
         prompts = [self._prompts.ids_of(clip) for clip in clips]
         length = max(map(len, prompts))
         packed = pack(
-            *_padded([[None] * (length - len(ids)) + ids for ids in prompts]),
+            *_padded([[*[None] * (length - len(ids)), *ids] for ids in prompts]),
             *_padded(answers),
             torch.tensor(owner),
         )

@@ -77,6 +77,9 @@ class SftTrainer(PublishedCheckpoints, Trainer):
         callbacks: Further callbacks.
     """
 
+    optimizer: Any
+    control: Any
+
     def __init__(
         self,
         model: EmostreamForCausalLM,
