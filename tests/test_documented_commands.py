@@ -84,6 +84,8 @@ NOT_RUN = {
     "emostream-train corpus synth --out corpora/train --clips 12000 --seed 0": RENDERING,
     "emostream-train corpus synth --out corpora/test --clips 2100 --seed 0 --split test": RENDERING,
     "emostream-train corpus synth --out corpora/ood --clips 2100 --seed 0 --split ood": RENDERING,
+    "emostream-train sft --config cold_start_paper --model StarJiaxing/HumanOmni-0.5B "
+    "--manifest emer.jsonl --out runs/emer": f"{HUB}; {GPU}",
     "torchrun --nproc_per_node 4 -m training.cli sft --config cold-start.yaml --out runs/four": GPU,
     "OMP_NUM_THREADS=1 torchrun --nproc_per_node 2 -m training.cli grpo --config grpo.yaml "
     "--out runs/two --ddp_backend gloo": "tests/training/test_grpo.py trains on two processes",
@@ -104,7 +106,7 @@ SMALL = {
     ],
     "emostream-train grpo": [
         *("--per_device_train_batch_size", "16", "--max_completion_length", "12"),
-        *("--max_steps", "1", "--model", "my-model", "--bf16", "false"),
+        *("--max_steps", "1", "--model", "my-model", "--bf16", "false", "--dtype", "float32"),
         *("--manifest", "corpora/train/manifest.jsonl"),
     ],
     "emostream-export verify": ["--windows", "2"],
