@@ -85,7 +85,7 @@ def fused_classifier(
         classifier.fit(features[:, chosen], [row.label for row in train])
         for split, rows in tests.items():
             found = classifier.predict(measured[split][:, chosen])
-            wanted = [row.label for row in rows]
+            wanted = [str(row.label) for row in rows]
             out[split][f"{condition}_war"] = float(accuracy_score(wanted, found))
             out[split][f"{condition}_uar"] = float(
                 recall_score(wanted, found, labels=sorted(set(wanted)), average="macro")

@@ -20,7 +20,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,9 +46,15 @@ TOWERS = {"video": (1700, 48), "audio": (1300, 64)}  # steps, batch
 CPU = ("--use_cpu", "true", "--bf16", str(fast_bfloat16()).lower())
 SFT = (*CPU, "--learning_rate", "1e-3", "--label_first", "1.0", "--save_steps", "188")
 COLD_START = (*SFT, "--num_train_epochs", "4", "--wordings", "2", "--eval_steps", "188")
-LABEL_ONLY = (*SFT, "--answers", "label", "--learning_rate", "2e-4", "--num_train_epochs", "6")
-GRPO = (*CPU, "--learning_rate", "5e-5", "--max_steps", "186")  # one epoch of the clips, 16 a step
-GRPO_PAPER = (*GRPO, "--paper", "--max_completion_length", "96")
+LABEL_ONLY = (
+    *(*SFT, "--answers", "label", "--learning_rate", "2e-4"),
+    *("--num_train_epochs", "6", "--eval_steps", "186"),
+)
+GRPO = (*CPU, "--learning_rate", "1e-4", "--temperature", "0.8", "--max_steps", "140")
+REWARDS = {
+    "grpo": ("accuracy", "format", "grounding", "--reward_weights", "1", "0.5", "2"),
+    "grpo_paper": ("paper_accuracy", "paper_format", "--reward_weights", "1", "1"),
+}
 #: glibc gives large blocks back to the system at once; on a small machine, that alone cost half of the time.
 MALLOC = {
     "MALLOC_MMAP_THRESHOLD_": "2000000000",
@@ -179,8 +185,10 @@ class Recipe:
         self._train_models(
             {
                 "label_only": ("sft", "rl", start, LABEL_ONLY),
-                "grpo_paper": ("grpo", "rl", start, GRPO_PAPER),
-                "grpo": ("grpo", "rl", start, GRPO),
+                **{
+                    row: ("grpo", "rl", start, (*GRPO, "--rewards", *rewards))
+                    for row, rewards in REWARDS.items()
+                },
             },
             seed,
         )
@@ -225,7 +233,7 @@ class Recipe:
         for name in commands:
             shutil.copytree(self.out / "runs" / name / "model", self.out / "models" / name)
 
-    def _commands(self, commands: dict[str, Sequence[object]]) -> None:
+    def _commands(self, commands: Mapping[str, Sequence[object]]) -> None:
         """Run commands, as many at a time as there are cores, one thread each.
 
         Raises:

@@ -57,7 +57,7 @@ def example(script: Script, processor: EmostreamProcessor) -> Arrays:
     speech = plan_speech(script)
     # Instants up to the end of the last whole grid point; the sound is a window of its own.
     first_s = float(rng.uniform(0.1, script.duration_s - STEP_S * (FRAMES - 1) - 0.05))
-    times_s = first_s + STEP_S * np.arange(FRAMES)
+    times_s = first_s + STEP_S * np.arange(FRAMES, dtype=np.float64)
     frames = film(script, speech, times_s)
     if rng.random() < 0.7:
         quality = int(rng.integers(30, 91))

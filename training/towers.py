@@ -16,7 +16,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import torch
@@ -205,7 +205,7 @@ class _NormedStem(ConvStem):
 @torch.no_grad()
 def _prepare_vision(model: EmostreamModel) -> tuple[ConvStem, _NormedStem]:
     """Start a small SigLIP where it learns: strong positions, near-silent residual branches, normed stem."""
-    siglip = model.vision_tower.vision_tower["vision_model"]
+    siglip: Any = model.vision_tower.vision_tower["vision_model"]
     nn.init.normal_(siglip.embeddings.position_embedding.weight, std=0.5)
     for layer in siglip.encoder.layers:
         nn.init.normal_(layer.self_attn.out_proj.weight, std=0.004)
@@ -281,7 +281,8 @@ def train(
     if stems is not None:
         stem, normed = stems
         normed.fold(stem)
-        model.model.vision_tower.vision_tower["vision_model"].embeddings.patch_embedding = stem
+        siglip: Any = model.model.vision_tower.vision_tower["vision_model"]
+        siglip.embeddings.patch_embedding = stem
     return scores
 
 
