@@ -133,7 +133,7 @@ class EmostreamConfig(Qwen2Config):
             patch = 2 ** (len(widths) + 1)
             if patch != self.vision_config.patch_size:
                 self._refuse(
-                    f"stem_widths of the tower {self.mm_vision_tower} makes patches of {patch} pixels, but its patch_size "
+                    f"stem_widths of {self.mm_vision_tower} makes patches of {patch} pixels, but its patch_size "
                     f"is {self.vision_config.patch_size}",
                     "Give one width fewer than patch_size has halvings.",
                 )

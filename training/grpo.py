@@ -31,7 +31,7 @@ from training.grpo_prompts import ClipPrompts
 from training.grpo_trainer import EmostreamGRPOTrainer
 from training.lora import add_lora
 from training.manifest import Row, read_manifest
-from training.rewards import reward_functions
+from training.rewards import GroundingSettings, reward_functions
 from training.start import open_start
 from training.train_settings import RECIPES, read_settings, read_yaml
 from training.train_watch import ProgressLines, StopOnNonFinite
@@ -66,6 +66,10 @@ class GrpoSettings:
     rewards: list[str] = field(
         default_factory=lambda: ["accuracy", "format", "grounding"],
         metadata={"help": "Of accuracy, format, grounding, paper_accuracy, paper_format."},
+    )
+    contradiction_cost: float = field(
+        default=1.0,
+        metadata={"help": "What a false claim costs in grounding, where a true one pays 1."},
     )
     labels: list[str] = field(
         default_factory=lambda: list(DEFAULT_LABELS), metadata={"help": "Label set of answers."}
@@ -186,7 +190,11 @@ def make_trainer(
         model,
         processor,
         prompts,
-        reward_funcs=reward_functions(settings.rewards, tuple(settings.labels)),
+        reward_funcs=reward_functions(
+            settings.rewards,
+            tuple(settings.labels),
+            GroundingSettings(contradiction_cost=settings.contradiction_cost),
+        ),
         args=args,
         train_dataset=_dataset(rows),
         callbacks=[StopOnNonFinite(), ProgressLines(FIGURES)],

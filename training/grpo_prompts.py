@@ -73,13 +73,13 @@ class ClipPrompts:
             out["gate_input_ids"], out["gate_attention_mask"] = (
                 part.expand(len(clips), -1) for part in self._gate
             )
-        audio = [clip.get("audio_features") for clip in clips]
-        if any(a is not None for a in audio):
-            if len({len(a) for a in audio if a is not None}) > 1:
+        heard = [clip.get("audio_features") for clip in clips]
+        if any(a is not None for a in heard):
+            if len({len(a) for a in heard if a is not None}) > 1:
                 raise ConfigError(
                     "training: clips have different numbers of audio tokens; cache all features with one audio context."
                 )
-            out["audio_features"] = _stack(audio)
+            out["audio_features"] = _stack(heard)
         return out
 
     def clip(self, index: int) -> dict[str, Tensor]:

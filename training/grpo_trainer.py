@@ -138,7 +138,7 @@ class EmostreamGRPOTrainer(PublishedCheckpoints, GRPOTrainer):
         steps = self.args.steps_per_generation
         if self._step % (steps * self.num_iterations) == 0 or self._buffered_inputs is None:
             batch = self._generate_and_score_completions(generation_batch)
-            self._buffered_inputs = split_tensor_dict(batch, steps)
+            self._buffered_inputs: Any = split_tensor_dict(batch, steps)
         return self._buffered_inputs[self._step % steps]
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -249,8 +249,9 @@ class EmostreamGRPOTrainer(PublishedCheckpoints, GRPOTrainer):
                 fused_lm_head=True,
                 **media,
             )
-        return tuple(
-            packed.unpack(value, completion_tokens) for value in (out.log_probs, out.entropy)
+        return (
+            packed.unpack(out.log_probs, completion_tokens),
+            packed.unpack(out.entropy, completion_tokens),
         )
 
     def _to_device(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:

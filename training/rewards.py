@@ -10,7 +10,8 @@ the answer is right. Grounding checks what it says against the clip's cues:
 - paid: 1 for a supported claim of a salient cue, and for the true statement that a face or voice
   is at rest or hidden; 0.5 for a supported claim of a cue that is there but slight; 0 for what is
   safe to say: a denial, a dimension that is as usual, a part of something already said.
-- cost: 1 for a contradicted claim, 0.5 for one that cannot be verified.
+- cost: `contradiction_cost` for a contradicted claim, half of it for one that cannot be verified. At 1, a
+  claim pays from even odds on; a higher cost asks for surer claims.
 - wanted: the number of salient things about the clip (a face or voice without any counts one), at
   most `wanted_claims`.
 - coverage: the share of the informative modalities that earned something.
@@ -52,6 +53,7 @@ class GroundingSettings:
     least_claims: int = 3
     words_a_claim: int = 16
     distinct_trigrams: float = 0.7
+    contradiction_cost: float = 1.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.least_claims <= self.wanted_claims:
@@ -62,6 +64,10 @@ class GroundingSettings:
         if self.words_a_claim < 1 or not 0 <= self.distinct_trigrams <= 1:
             raise ConfigError(
                 "grounding: words_a_claim must be positive, distinct_trigrams in 0..1"
+            )
+        if not 0 <= self.contradiction_cost < float("inf"):
+            raise ConfigError(
+                f"grounding: contradiction_cost is {self.contradiction_cost}; wanted 0 or more"
             )
 
 
@@ -139,7 +145,8 @@ def _score(think: str, cues: Cues, settings: GroundingSettings) -> float:
         return 0.0
     verdicts = verify(claims, cues)
     paid = {claim: _pay(claim, claims, salient) for claim in verdicts.supported}
-    cost = len(verdicts.contradicted) + 0.5 * len(verdicts.unverifiable)
+    wrong = len(verdicts.contradicted) + 0.5 * len(verdicts.unverifiable)
+    cost = settings.contradiction_cost * wrong
     score = (sum(paid.values()) - cost) / wanted
     return min(1.0, max(0.0, score)) * _coverage(paid, cues)
 

@@ -52,7 +52,10 @@ LABEL_ONLY = (
 )
 GRPO = (*CPU, "--learning_rate", "1e-4", "--temperature", "0.8", "--max_steps", "140")
 REWARDS = {
-    "grpo": ("accuracy", "format", "grounding", "--reward_weights", "1", "0.5", "2"),
+    "grpo": (
+        *("accuracy", "format", "grounding", "--reward_weights", "1", "0.5", "2"),
+        *("--contradiction_cost", "3"),
+    ),
     "grpo_paper": ("paper_accuracy", "paper_format", "--reward_weights", "1", "1"),
 }
 #: glibc gives large blocks back to the system at once; on a small machine, that alone cost half of the time.
