@@ -79,6 +79,49 @@ def model() -> str:
     return _table(head, rows) + _from("model_*")
 
 
+def soak() -> str:
+    """`benchmarks/soak.py`: each kind of fault, how often, and how long until both sources were whole."""
+    text = ""
+    for result in _results("soak"):
+        kinds: dict[str, list[float]] = {}
+        for fault in result["faults"]:
+            kinds.setdefault(fault["name"], []).append(max(fault["whole_after_s"].values()))
+        lost = {name: 0 for name in kinds}
+        for hops in result["lost_hops"].values():
+            for name, count in hops.items():
+                lost[name] += count
+        rows = [[n, len(s), f"{max(s):.1f}", lost[n]] for n, s in sorted(kinds.items())]
+        text += _table("fault|times|whole again after at most, s|hops lost", rows)
+        growth = result["growth"]["rss_mb"]
+        text += (
+            f"\n{result['minutes']:g} minutes, {sum(result['labels'].values())} labels. Memory of the main process: "
+            f"{growth['first_third']:.0f} MB in the first third, {growth['last_third']:.0f} MB in the last.\n"
+        )
+    return text + _from("soak")
+
+
+def grpo() -> str:
+    """`benchmarks/grpo.py`: what a step of GRPO costs."""
+    rows = []
+    for result in _results("grpo_*"):
+        settings = result["settings"]
+        where = f"{settings['threads']} core" if settings["device"] == "cpu" else _machine(result)
+        rows.append(
+            [
+                f"`{settings['preset']}`, {settings['dtype']}",
+                f"{settings['prompts']} × {settings['generations']}",
+                f"{result['mean_completion_tokens']:.0f}",
+                f"{result['step_s']:.2f} ({result['floor_s']:.2f})",
+                f"{result['sampling_s']:.2f}",
+                f"{result['completion_tokens_per_s']:.0f}",
+                f"{result['peak_memory_gib']:.1f} GiB",
+                where,
+            ]
+        )
+    head = "model|prompts × completions|tokens each|step, s|of it sampling, s|tokens a second|memory|on"
+    return _table(head, rows) + _from("grpo_*")
+
+
 def recognition() -> str:
     """`benchmarks/tiny.py`: what the tiny model recognises, as `emostream-train table` puts it."""
     return "".join(f"{markdown(result)}\n" for result in _results("tiny")) + _from("tiny")
@@ -109,6 +152,8 @@ def _percent(figure: Result) -> str:
 
 #: Name in a document's marker -> the table.
 TABLES: dict[str, Callable[[], str]] = {
+    "soak": soak,
+    "grpo": grpo,
     "live": live,
     "model": model,
     "recognition": recognition,

@@ -93,6 +93,8 @@ NOT_RUN = {
     "emostream-export build my-model --out engines-trt --target tensorrt --precision fp16": GPU,
     "python benchmarks/live.py --minutes 10": BENCHMARK,
     "python benchmarks/live.py --minutes 2 --sources 8 --labels-only": BENCHMARK,
+    "python benchmarks/soak.py --minutes 30": BENCHMARK,
+    "python benchmarks/grpo.py --preset tiny --device cpu": BENCHMARK,
     "python benchmarks/model.py --preset tiny --preset 0.5b": BENCHMARK,
 }
 """Command -> what it takes that a test has not, and what covers it."""
