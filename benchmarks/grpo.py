@@ -115,6 +115,10 @@ def measure(options: argparse.Namespace, folder: str) -> dict[str, Any]:
     model.to(device).freeze_towers()
     if options.lora_rank:
         add_lora(model, options.lora_rank, 2 * options.lora_rank)
+    if options.autocast:
+        for parameter in model.parameters():
+            if parameter.requires_grad:  # as `training.grpo` has it
+                parameter.data = parameter.data.float()
     count = options.prompts * options.accumulation * (options.steps + 1)
     rows = [
         Row(path=Path(f"{n}.mp4"), label="happy", split="train", start_s=float(n))
