@@ -62,7 +62,7 @@ def test_completions_are_those_of_the_model_without_a_cache(parts, temperature):
     ]
     assert drawn == expected
     assert len({len(row) for row in drawn}) > 1
-    assert len({tuple(row) for row in drawn}) > GENERATIONS
+    assert len({tuple(row) for row in drawn}) >= GENERATIONS
 
 
 def test_a_completion_does_not_depend_on_its_company(parts):
