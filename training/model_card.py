@@ -42,7 +42,8 @@ _USE = """\
 from emostream import load_model
 
 model, processor = load_model("tiny")
-inputs = processor(frames=frames, audio=audio)  # uint8 (8, H, W, 3) RGB and float32 (S,) at 16 kHz; either may be None
+# frames: uint8 (8, H, W, 3) RGB; audio: float32 (S,) at 16 kHz; either may be None
+inputs = processor(frames=frames, audio=audio)
 tokens = model.generate(**inputs, max_new_tokens=128)
 ```
 """
