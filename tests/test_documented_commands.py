@@ -90,6 +90,7 @@ NOT_RUN = {
     "OMP_NUM_THREADS=1 torchrun --nproc_per_node 2 -m training.cli grpo --config grpo.yaml "
     "--out runs/two --ddp_backend gloo": "tests/training/test_grpo.py trains on two processes",
     "emostream-export build my-model --out engines-int8 --precision int8": "tests/export",
+    "emostream-export bench engines": "half a minute; tests/export",
     "emostream-export build my-model --out engines-trt --target tensorrt --precision fp16": GPU,
     "python benchmarks/live.py --minutes 10": BENCHMARK,
     "python benchmarks/live.py --minutes 2 --sources 8 --labels-only": BENCHMARK,
@@ -114,6 +115,9 @@ SMALL = {
     "emostream-export verify": ["--windows", "2"],
     "emostream replay": ["--speed", "50", "--bind", LOCAL],
     "emostream run": ["--bind", LOCAL],
+    "emostream run --source left=": ["--pace", "max"],
+    "emostream run --source clip.mp4 --labels": ["--pace", "max"],
+    "emostream run --model my-model --engines": ["--pace", "max"],
 }
 """Beginning of a command -> what is put after it."""
 
