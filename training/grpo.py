@@ -8,7 +8,6 @@ OUT/features/       the frozen towers' features of the clips, unless `features` 
 """
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -34,7 +33,7 @@ from training.manifest import Row, read_manifest
 from training.rewards import GroundingSettings, reward_functions
 from training.start import open_start
 from training.train_settings import RECIPES, read_settings, read_yaml
-from training.train_watch import ProgressLines, StopOnNonFinite
+from training.train_watch import ProgressLines, StopOnNonFinite, tensorboard_in
 
 FIGURES = {
     "reward": "reward",
@@ -122,7 +121,6 @@ def grpo(
         "remove_unused_columns": False,
         "use_cache": True,  # the trainer would write what it finds into the model's configuration
     }
-    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(out / "runs"))
     settings, args = read_settings(
         (GrpoSettings, GRPOConfig),
         recipe="grpo.yaml",
@@ -145,8 +143,11 @@ def grpo(
             settings.features or out / "features",
             on_progress=lambda done, total: step("clips encoded", done, total),
         )
-    trainer = make_trainer(model, processor, store.usable(rows), store, settings, args)
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(out)) if out.is_dir() else None)
+    with tensorboard_in(out / "runs"):
+        trainer = make_trainer(model, processor, store.usable(rows), store, settings, args)
+        trainer.train(
+            resume_from_checkpoint=get_last_checkpoint(str(out)) if out.is_dir() else None
+        )
     trainer.save_model(str(out / "model"))
     return out / "model" if state.is_main_process else None
 

@@ -10,7 +10,6 @@ SigLIP, Whisper and BERT are frozen; connector, audio projector and language mod
 """
 
 import logging
-import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -36,7 +35,7 @@ from training.sft_batches import SftBatches
 from training.sft_trainer import SftTrainer, Validation
 from training.start import open_start
 from training.train_settings import read_settings
-from training.train_watch import ProgressLines, StopOnNonFinite
+from training.train_watch import ProgressLines, StopOnNonFinite, tensorboard_in
 
 logger = logging.getLogger(__name__)
 
@@ -169,7 +168,6 @@ def sft(
         "metric_for_best_model": "label_accuracy",
         "greater_is_better": True,
     }
-    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(out / "runs"))
     settings, args = read_settings(
         (SftSettings, TrainingArguments),
         recipe="cold_start.yaml",
@@ -195,10 +193,13 @@ def sft(
             settings.features or out / "features",
             on_progress=lambda done, total: step("clips encoded", done, total),
         )
-    trainer = make_trainer(
-        model, processor, _usable(rows, store), _usable(held_out, store), store, settings, args
-    )
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(out)) if out.is_dir() else None)
+    with tensorboard_in(out / "runs"):
+        trainer = make_trainer(
+            model, processor, _usable(rows, store), _usable(held_out, store), store, settings, args
+        )
+        trainer.train(
+            resume_from_checkpoint=get_last_checkpoint(str(out)) if out.is_dir() else None
+        )
     trainer.save_model(str(out / "model"))
     return out / "model" if state.is_main_process else None
 

@@ -261,7 +261,7 @@ def train(
         loss = torch.stack(list(terms.values())).sum()
         if not torch.isfinite(loss):
             raise EmostreamError(
-                f"{modality} tower: the loss is {float(loss)} at step {step}. Lower --learning-rate."
+                f"{modality} tower: the loss is {loss.item()} at step {step}. Lower --learning-rate."
             )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

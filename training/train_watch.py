@@ -1,9 +1,12 @@
 """What watches a training run: progress with the time that is left, and an end to numbers that are none."""
 
 import math
+import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TextIO
 
 import torch
@@ -103,3 +106,17 @@ def check_finite(name: str, value: float, step: int) -> None:
     """
     if not math.isfinite(value):
         raise TrainingError(f"training: the {name} is {value} at step {step}; {REMEDY}")
+
+
+@contextmanager
+def tensorboard_in(folder: Path) -> Iterator[None]:
+    """Tensorboard's files of a trainer made and run inside go into `folder`, unless the user's environment says where."""
+    name = "TENSORBOARD_LOGGING_DIR"  # transformers 5 has no argument for it
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = str(folder)
+    try:
+        yield
+    finally:
+        del os.environ[name]
