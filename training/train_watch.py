@@ -110,7 +110,7 @@ def check_finite(name: str, value: float, step: int) -> None:
 
 @contextmanager
 def tensorboard_in(folder: Path) -> Iterator[None]:
-    """Tensorboard's files of a trainer made and run inside go into `folder`, unless the user's environment says where."""
+    """Tensorboard files of a trainer made and run inside go into `folder`, unless the environment says where."""
     name = "TENSORBOARD_LOGGING_DIR"  # transformers 5 has no argument for it
     if name in os.environ:
         yield
