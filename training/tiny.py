@@ -13,6 +13,7 @@ repeats what follows the towers. Label-only SFT and both GRPO runs start from th
 """
 
 import argparse
+import itertools
 import json
 import logging
 import os
@@ -85,12 +86,10 @@ class Recipe:
         self.towers()
         for seed in seeds:
             self.base(seed)
-            if seed == seeds[0]:
-                self.encode(seed)
-            self.cold_start(seed)
-            self.tune(seed)
-        for seed in seeds:
-            self.evaluate(seed)
+        self.encode(seeds[0])
+        self.cold_start(seeds)
+        self.tune(seeds)
+        self.evaluate(seeds)
 
     def corpora(self) -> None:
         """Render all clips and part the training corpus by actor and purpose."""
@@ -176,38 +175,27 @@ class Recipe:
         result.write_text(json.dumps(scores, indent=1) + "\n")
         logger.info("towers' own fused classifier: %s", json.dumps(scores))
 
-    def cold_start(self, seed: int) -> None:
+    def cold_start(self, seeds: Sequence[int]) -> None:
         """SFT on reasoned answers."""
-        self._train_models(
-            {"cold_start": ("sft", "cold_start", self.model("base", seed), COLD_START)}, seed
-        )
+        self._train_models({"cold_start": ("sft", "cold_start", "base", COLD_START)}, seeds)
 
-    def tune(self, seed: int) -> None:
-        """Label-only SFT and both kinds of GRPO from the cold start, two at a time."""
-        start = self.model("cold_start", seed)
-        self._train_models(
-            {
-                "label_only": ("sft", "rl", start, LABEL_ONLY),
-                **{
-                    row: ("grpo", "rl", start, (*GRPO, "--rewards", *rewards))
-                    for row, rewards in REWARDS.items()
-                },
-            },
-            seed,
-        )
+    def tune(self, seeds: Sequence[int]) -> None:
+        """Label-only SFT and both kinds of GRPO from the cold start."""
+        runs = {"label_only": ("sft", "rl", "cold_start", LABEL_ONLY)}
+        for row, rewards in REWARDS.items():
+            runs[row] = ("grpo", "rl", "cold_start", (*GRPO, "--rewards", *rewards))
+        self._train_models(runs, seeds)
 
-    def evaluate(self, seed: int) -> None:
+    def evaluate(self, seeds: Sequence[int]) -> None:
         """Every row on both test sets."""
         commands = {}
-        for row in ROWS:
-            for split in SPLITS:
-                folder = self.out / "eval" / f"{row}-seed{seed}" / split
-                if not (folder / "eval.json").is_file():
-                    commands[f"eval-{row}-seed{seed}-{split}"] = _train(
-                        "eval", "--model", self.model(row, seed), "--manifest",
-                        self.manifest(split), "--out", folder, "--features", self.features,
-                        "--max-new-tokens", 96,
-                    )  # fmt: skip
+        for row, seed, split in itertools.product(ROWS, seeds, SPLITS):
+            folder = self.out / "eval" / f"{row}-seed{seed}" / split
+            if not (folder / "eval.json").is_file():
+                commands[f"eval-{row}-seed{seed}-{split}"] = _train(
+                    "eval", "--model", self.model(row, seed), "--manifest", self.manifest(split),
+                    "--out", folder, "--features", self.features, "--max-new-tokens", 96,
+                )  # fmt: skip
         self._commands(commands)
 
     def manifest(self, name: str) -> Path:
@@ -221,16 +209,17 @@ class Recipe:
         return self.out / "models" / f"{row}-seed{seed}"
 
     def _train_models(
-        self, runs: dict[str, tuple[str, str, Path, tuple[str, ...]]], seed: int
+        self, runs: Mapping[str, tuple[str, str, str, tuple[str, ...]]], seeds: Sequence[int]
     ) -> None:
+        """Train rows of the table: (command, part of the corpus, row to start from, flags) each."""
         commands = {}
-        for row, (command, part, start, flags) in runs.items():
+        for (row, (command, part, start, flags)), seed in itertools.product(runs.items(), seeds):
             if not (self.model(row, seed) / "config.json").is_file():
                 extra = ("--validation", self.manifest("validation")) if command == "sft" else ()
                 commands[f"{row}-seed{seed}"] = _train(
                     command, "--out", self.out / "runs" / f"{row}-seed{seed}", "--manifest",
-                    self.manifest(part), "--model", start, "--features", self.features,
-                    "--seed", seed, *extra, *flags,
+                    self.manifest(part), "--model", self.model(start, seed), "--features",
+                    self.features, "--seed", seed, *extra, *flags,
                 )  # fmt: skip
         self._commands(commands)
         for name in commands:
