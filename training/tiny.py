@@ -66,6 +66,8 @@ MALLOC = {
     "MALLOC_TOP_PAD_": "200000000",
 }
 SPLITS = ("test", "ood")
+Stage = tuple[str, str, str, tuple[str, ...]]
+"""Of a row: command, part of the corpus, row to start from, flags."""
 ROWS = ("base", "cold_start", "label_only", "grpo_paper", "grpo")
 
 
@@ -181,7 +183,7 @@ class Recipe:
 
     def tune(self, seeds: Sequence[int]) -> None:
         """Label-only SFT and both kinds of GRPO from the cold start."""
-        runs = {"label_only": ("sft", "rl", "cold_start", LABEL_ONLY)}
+        runs: dict[str, Stage] = {"label_only": ("sft", "rl", "cold_start", LABEL_ONLY)}
         for row, rewards in REWARDS.items():
             runs[row] = ("grpo", "rl", "cold_start", (*GRPO, "--rewards", *rewards))
         self._train_models(runs, seeds)
@@ -208,10 +210,8 @@ class Recipe:
         """Checkpoint of a row of the table."""
         return self.out / "models" / f"{row}-seed{seed}"
 
-    def _train_models(
-        self, runs: Mapping[str, tuple[str, str, str, tuple[str, ...]]], seeds: Sequence[int]
-    ) -> None:
-        """Train rows of the table: (command, part of the corpus, row to start from, flags) each."""
+    def _train_models(self, runs: Mapping[str, Stage], seeds: Sequence[int]) -> None:
+        """Train rows of the table."""
         commands = {}
         for (row, (command, part, start, flags)), seed in itertools.product(runs.items(), seeds):
             if not (self.model(row, seed) / "config.json").is_file():
