@@ -122,6 +122,47 @@ def grpo() -> str:
     return _table(head, rows) + _from("grpo_*")
 
 
+def encoders() -> str:
+    """`benchmarks/encoders.py`: the same work by each backend."""
+    rows = []
+    for result in _results("encoders_*"):
+        for backend in result["backends"]:
+            memory_mb = backend["gpu_memory_mb"] or backend["peak_memory_mb"]
+            rows.append(
+                [
+                    f"`{Path(result['model']).name}`",
+                    backend["name"],
+                    *(_ms(backend[key]["p50_ms"]) for key in ("encode", "label", "first label")),
+                    f"{backend['tokens_per_s']:.0f}",
+                    backend["sources_at_2_hz"],
+                    f"{memory_mb / 1e3:.1f} GB",
+                    _machine(result),
+                ]
+            )
+    head = "model|backend|towers, ms|hop, ms|whole window, ms|tokens a second|sources at 2 Hz|memory|machine"
+    return _table(head, rows) + _from("encoders_*")
+
+
+def plans() -> str:
+    """`benchmarks/tensorrt_build.py`: what TensorRT makes of each graph."""
+    text = ""
+    for result in _results("tensorrt_build"):
+        rows = [
+            [
+                f"`{plan['preset']}`",
+                plan["graph"],
+                f"{plan['onnx_bytes'] / 1e6:.0f} MB",
+                f"{plan['bytes'] / 1e6:.0f} MB",
+                plan["profiles"],
+                f"{plan['seconds']:.0f}",
+            ]
+            for plan in result["rows"]
+        ]
+        text += _table("model|graph|ONNX|plan|profiles|seconds to build", rows)
+        text += f"\nIn {result['precision']}, built by {result['built_by']}.\n"
+    return text + _from("tensorrt_build")
+
+
 def recognition() -> str:
     """`benchmarks/tiny.py`: what the tiny model recognises, as `emostream-train table` puts it."""
     return "".join(f"{markdown(result)}\n" for result in _results("tiny")) + _from("tiny")
@@ -152,6 +193,8 @@ def _percent(figure: Result) -> str:
 
 #: Name in a document's marker -> the table.
 TABLES: dict[str, Callable[[], str]] = {
+    "encoders": encoders,
+    "plans": plans,
     "soak": soak,
     "grpo": grpo,
     "live": live,
