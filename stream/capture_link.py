@@ -72,7 +72,7 @@ class CaptureLink:
         context: ZeroMQ context, by default the process's.
 
     Raises:
-        ConfigError: the source name or the streams are not allowed.
+        ConfigError: the source name or the streams are not allowed; on entering, the endpoint is none.
     """
 
     def __init__(
@@ -109,6 +109,7 @@ class CaptureLink:
     # Lifetime
 
     def __enter__(self) -> "CaptureLink":
+        socket = self._connect()
         wake_endpoint = f"inproc://capture-link-{id(self)}"
         woken = self._context.socket(zmq.PAIR)
         woken.bind(wake_endpoint)
@@ -116,7 +117,9 @@ class CaptureLink:
         self._wake_up.linger = 0
         self._wake_up.connect(wake_endpoint)
         name = f"capture-link-{self._state.hello.source}"
-        self._thread = threading.Thread(target=self._run, args=(woken,), name=name, daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, args=(socket, woken), name=name, daemon=True
+        )
         self._thread.start()
         return self
 
@@ -352,9 +355,9 @@ class CaptureLink:
             with contextlib.suppress(zmq.Again):  # full: it has been woken already
                 self._wake_up.send(b"", zmq.NOBLOCK)
 
-    # In the link's thread
+    # The socket, which belongs to the link's thread once that runs
 
-    def _run(self, woken: zmq.Socket[bytes]) -> None:
+    def _connect(self) -> zmq.Socket[bytes]:
         socket = self._context.socket(zmq.DEALER)
         try:
             socket.linger = 500
@@ -372,6 +375,18 @@ class CaptureLink:
                 )
                 socket.curve_serverkey = self._address.server_key.encode()
             socket.connect(self._address.endpoint)
+        except BaseException as error:
+            socket.close(linger=0)
+            if isinstance(error, zmq.ZMQError):
+                raise ConfigError(
+                    f"capture {self._state.hello.source}: cannot connect to {self._address.endpoint!r}: "
+                    f"{error.strerror}; wanted tcp://HOST:PORT, as `emostream run --ingest` prints"
+                ) from error
+            raise
+        return socket
+
+    def _run(self, socket: zmq.Socket[bytes], woken: zmq.Socket[bytes]) -> None:
+        try:
             LinkLoop(self._state, socket, woken).run()
         finally:
             socket.close()

@@ -3,8 +3,10 @@
 import argparse
 import json
 import logging
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -258,15 +260,13 @@ def _watch(options: argparse.Namespace) -> None:
 def _record(options: argparse.Namespace) -> None:
     from stream.recording import Recorder
 
-    count = 0
-    with _client(options) as client, Recorder(options.out) as recorder:
+    with _interrupted_by_signals(), _client(options) as client, Recorder(options.out) as recorder:
         print(f"recording {options.connect} to {options.out}; Ctrl-C ends it", file=sys.stderr)
         try:
             for event in client:
                 recorder.write(event)
-                count += 1
         except KeyboardInterrupt:
-            print(f"{count} messages written to {options.out}", file=sys.stderr)
+            print(f"{recorder.messages} messages written to {options.out}", file=sys.stderr)
 
 
 def _replay(options: argparse.Namespace) -> None:
@@ -277,9 +277,12 @@ def _replay(options: argparse.Namespace) -> None:
     if not options.file.is_file():
         raise RecordingError(f"cannot read {options.file}: there is no such file")
     keys = None if options.curve is None else security.load_server_keys(options.curve)
-    with Publisher(
-        options.bind, curve=keys, insecure=options.insecure, session=replay_session()
-    ) as publisher:
+    with (
+        _interrupted_by_signals(),
+        Publisher(
+            options.bind, curve=keys, insecure=options.insecure, session=replay_session()
+        ) as publisher,
+    ):
         print(f"replaying {options.file} on {publisher.endpoint}", file=sys.stderr)
         replay(options.file, publisher, speed=options.speed)
 
@@ -327,6 +330,16 @@ def _keygen(options: argparse.Namespace) -> None:
 
     for path in keygen(options.directory):
         print(path)
+
+
+@contextmanager
+def _interrupted_by_signals() -> Iterator[None]:
+    """SIGTERM ends the command as Ctrl-C does, so that what it holds is closed and it exits 0."""
+    with ExitStack() as stack:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before = signal.signal(number, signal.default_int_handler)
+            stack.callback(signal.signal, number, before)
+        yield
 
 
 def _client(options: argparse.Namespace) -> Any:

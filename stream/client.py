@@ -16,7 +16,7 @@ import math
 import os
 import struct
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack, suppress
 from typing import Any, Self, overload
 
@@ -129,12 +129,14 @@ class _Receiver:
             return [f"status.{self.source}", f"emotion.{self.source}."]
         return [topic_of(kind, self.source) for kind in KINDS if kind in self.topics | {"status"}]
 
-    def _steps(self, timeout_ms: float | None) -> Generator[int, None, Event]:
-        """Yield for how many milliseconds to wait for input, until an event can be returned."""
+    def _steps(
+        self, take: Callable[[], EventT | None], timeout_ms: float | None
+    ) -> Generator[int, None, EventT]:
+        """Yield for how many milliseconds to wait for input, until `take` finds an event to return."""
         timeout_ms = self.timeout_ms if timeout_ms is None else timeout_ms
         deadline_s = None if timeout_ms is None else time.monotonic() + timeout_ms / 1000
         while True:
-            event = self._next_pending()
+            event = take()
             if event is not None:
                 return event
             wait_s = min(
@@ -156,17 +158,14 @@ class _Receiver:
         """As `_steps`, for the newest event of one kind."""
         if kind.__name__.lower() not in self.topics:
             raise ConfigError(f"recv_latest: {kind.__name__} is not among the topics subscribed to")
-        timeout_ms = self.timeout_ms if timeout_ms is None else timeout_ms
-        deadline_s = None if timeout_ms is None else time.monotonic() + timeout_ms / 1000
-        latest: EventT | None = None
-        while latest is None:
-            left_ms = None if deadline_s is None else 1000 * (deadline_s - time.monotonic())
-            event: Event | None = yield from self._steps(left_ms)
-            while event is not None:
-                if isinstance(event, kind):
-                    latest = event
-                event = self._next_pending()
-        return latest
+        return self._steps(lambda: self._newest_pending(kind), timeout_ms)
+
+    def _newest_pending(self, kind: type[EventT]) -> EventT | None:
+        newest: EventT | None = None
+        while (event := self._next_pending()) is not None:
+            if isinstance(event, kind):
+                newest = event
+        return newest
 
     def _next_pending(self) -> Event | None:
         """The next event among at most 100 messages that have arrived, without waiting."""
@@ -266,7 +265,7 @@ class EmotionClient(_Receiver):
         Raises:
             ReceiveTimeout: none came within `timeout_ms` (default: the client's).
         """
-        return self._drive(self._steps(timeout_ms))
+        return self._drive(self._steps(self._next_pending, timeout_ms))
 
     @overload
     def recv_latest(self, *, timeout_ms: float | None = None) -> Label: ...
@@ -313,7 +312,7 @@ class AsyncEmotionClient(_Receiver):
 
     async def recv(self, timeout_ms: float | None = None) -> Event:
         """As `EmotionClient.recv`."""
-        return await self._drive(self._steps(timeout_ms))
+        return await self._drive(self._steps(self._next_pending, timeout_ms))
 
     @overload
     async def recv_latest(self, *, timeout_ms: float | None = None) -> Label: ...

@@ -159,7 +159,8 @@ def replay(
     Each message is a new transmission: the publisher gives it its own session, seq and time of
     publication, or subscribers would take it for a duplicate and the recorder's losses for their
     own. Everything else, `timestamp_s`, `unix_time_s` and `latency_ms` included, stays as recorded,
-    since it tells of the moment that was recorded. Every source ends with a status `stopped`.
+    since it tells of the moment that was recorded. Every source ends with a status `stopped`, also
+    when an exception ends the replay.
 
     Args:
         path: the recording.
@@ -180,31 +181,33 @@ def replay(
     running: dict[str, Event] = {}
     sent = 0
     due_s = time.monotonic()  # advanced by the pauses alone, so that sending causes no drift
-    for pause_s, event in with_pauses(read(path), max_pause_s):
-        due_s += pause_s / speed
-        if stop.wait(max(0.0, due_s - time.monotonic())):
-            break
-        publisher.publish(event)
-        sent += 1
-        if isinstance(event, Status) and event.state == "stopped":
-            running.pop(event.source, None)
-        else:
-            running[event.source] = event
-    for source, last in running.items():
-        publisher.publish(
-            Status(
-                source=source,
-                timestamp_s=last.timestamp_s,
-                unix_time_s=last.unix_time_s,
-                state="stopped",
-                detail="end of the replay",
-                fps_in=0.0,
-                hops_per_s=0.0,
-                skipped=0,
-                restarts=0,
-                uptime_s=0.0,
+    try:
+        for pause_s, event in with_pauses(read(path), max_pause_s):
+            due_s += pause_s / speed
+            if stop.wait(max(0.0, due_s - time.monotonic())):
+                break
+            publisher.publish(event)
+            sent += 1
+            if isinstance(event, Status) and event.state == "stopped":
+                running.pop(event.source, None)
+            else:
+                running[event.source] = event
+    finally:
+        for source, last in running.items():
+            publisher.publish(
+                Status(
+                    source=source,
+                    timestamp_s=last.timestamp_s,
+                    unix_time_s=last.unix_time_s,
+                    state="stopped",
+                    detail="end of the replay",
+                    fps_in=0.0,
+                    hops_per_s=0.0,
+                    skipped=0,
+                    restarts=0,
+                    uptime_s=0.0,
+                )
             )
-        )
     return sent
 
 

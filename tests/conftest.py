@@ -1,6 +1,11 @@
 import os
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How fast a machine makes examples is no property of what is tested.
+settings.register_profile("emostream", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("emostream")
 
 ALLOWED_SKIPS = {"gpu", "hardware"}
 

@@ -8,8 +8,7 @@ OUT/features/       the frozen towers' features of the clips, unless `features` 
 """
 
 import json
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,13 +24,13 @@ from emostream.errors import ConfigError
 from emostream.labels import DEFAULT_LABELS, validate_labels
 from emostream.modeling import EmostreamForCausalLM
 from emostream.processor import EmostreamProcessor
-from training.features import FeatureStore, cache_features
+from training.features import FeatureStore
 from training.grpo_prompts import ClipPrompts
 from training.grpo_trainer import EmostreamGRPOTrainer
 from training.lora import add_lora
 from training.manifest import Row, read_manifest
 from training.rewards import GroundingSettings, reward_functions
-from training.start import open_start
+from training.start import Progress, cache_clips, open_start, unseen, usable_rows
 from training.train_settings import RECIPES, read_settings, read_yaml
 from training.train_watch import ProgressLines, StopOnNonFinite, tensorboard_in
 
@@ -89,20 +88,13 @@ class GrpoSettings:
             raise ConfigError("grpo: lora_rank must be 0 or more, limit 1 or more")
 
 
-Step = Callable[[str, int, int], None]
-
-
-def _unseen(name: str, done: int, total: int) -> None:
-    """Progress that nobody sees."""
-
-
 def grpo(
     config: Path | None,
     out: Path,
     flags: Sequence[str] = (),
     *,
     paper: bool = False,
-    progress: Callable[[], AbstractContextManager[Step]] = lambda: nullcontext(_unseen),
+    progress: Progress = unseen,
 ) -> Path | None:
     """Train, from the last checkpoint in `out` if there is one.
 
@@ -129,27 +121,17 @@ def grpo(
         fixed=fixed,
         over=read_yaml(RECIPES / "grpo_paper.yaml") if paper else {},
     )
-    state = PartialState()
     model, processor = open_start(settings.model, getattr(torch, settings.dtype))
     model.to(args.device)
     rows = _rows(settings)
-    # One process fills the cache, the others read it.
-    shown = progress() if state.is_main_process else nullcontext(_unseen)
-    with state.main_process_first(), shown as step:
-        store = cache_features(
-            model,
-            processor,
-            rows,
-            settings.features or out / "features",
-            on_progress=lambda done, total: step("clips encoded", done, total),
-        )
+    store = cache_clips(model, processor, rows, settings.features or out / "features", progress)
     with tensorboard_in(out / "runs"):
-        trainer = make_trainer(model, processor, store.usable(rows), store, settings, args)
+        trainer = make_trainer(model, processor, usable_rows(rows, store), store, settings, args)
         trainer.train(
             resume_from_checkpoint=get_last_checkpoint(str(out)) if out.is_dir() else None
         )
     trainer.save_model(str(out / "model"))
-    return out / "model" if state.is_main_process else None
+    return out / "model" if PartialState().is_main_process else None
 
 
 def make_trainer(

@@ -10,7 +10,7 @@ from training.lora import has_lora, load_trained, merged, save_trained
 
 
 class PublishedCheckpoints:
-    """Saving and loading for a transformers Trainer; stands before it among the bases.
+    """Saving, loading and going on for a transformers Trainer; stands before it among the bases.
 
     Attributes:
         processor: Is saved with the model.
@@ -19,6 +19,8 @@ class PublishedCheckpoints:
     args: Any
     accelerator: Any
     model: Any
+    state: Any
+    control: Any
     processor: EmostreamProcessor
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
@@ -40,3 +42,10 @@ class PublishedCheckpoints:
             for name, tensor in read_tensors(file, {n: n for n in tensor_names(file)}, shapes):
                 if name in state:
                     state[name].copy_(tensor)
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        # Of a run that is done, transformers would take one more step where it ended amid an epoch.
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **kwargs)  # type: ignore[misc]

@@ -9,9 +9,7 @@ OUT/features/       the frozen towers' features of the clips, unless `features` 
 SigLIP, Whisper and BERT are frozen; connector, audio projector and language model (or adapters on it) are trained.
 """
 
-import logging
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,7 @@ from emostream.errors import ConfigError
 from emostream.labels import DEFAULT_LABELS, validate_labels
 from emostream.modeling import EmostreamForCausalLM
 from emostream.processor import EmostreamProcessor
-from training.features import FeatureStore, cache_features
+from training.features import FeatureStore
 from training.grpo_prompts import ClipPrompts
 from training.lora import add_lora
 from training.manifest import Row, read_manifest
@@ -33,11 +31,16 @@ from training.predict import EvalSettings
 from training.sft_answers import AnswerWriter
 from training.sft_batches import SftBatches
 from training.sft_trainer import SftTrainer, Validation
-from training.start import open_start
+from training.start import (
+    Progress,
+    cache_clips,
+    open_start,
+    report_left_out,
+    unseen,
+    usable_rows,
+)
 from training.train_settings import read_settings
 from training.train_watch import ProgressLines, StopOnNonFinite, tensorboard_in
-
-logger = logging.getLogger(__name__)
 
 FIGURES = {
     "loss": "loss",
@@ -136,19 +139,12 @@ class SftSettings:
             raise ConfigError(f"sft: limit is {self.limit}; wanted 1 or more")
 
 
-Step = Callable[[str, int, int], None]
-
-
-def _unseen(name: str, done: int, total: int) -> None:
-    """Progress that nobody sees."""
-
-
 def sft(
     config: Path | None,
     out: Path,
     flags: Sequence[str] = (),
     *,
-    progress: Callable[[], AbstractContextManager[Step]] = lambda: nullcontext(_unseen),
+    progress: Progress = unseen,
 ) -> Path | None:
     """Train, from the last checkpoint in `out` if there is one.
 
@@ -175,7 +171,6 @@ def sft(
         flags=flags,
         fixed=fixed,
     )
-    state = PartialState()
     model, processor = open_start(settings.model, getattr(torch, settings.dtype))
     if settings.answer_style:
         model.config.answer_style = settings.answer_style
@@ -183,25 +178,24 @@ def sft(
     rows = _training_rows(settings, writer)
     held_out = _validation_rows(settings)
     model.to(args.device)
-    # One process fills the cache, the others read it.
-    shown = progress() if state.is_main_process else nullcontext(_unseen)
-    with state.main_process_first(), shown as step:
-        store = cache_features(
-            model,
-            processor,
-            [*rows, *held_out],
-            settings.features or out / "features",
-            on_progress=lambda done, total: step("clips encoded", done, total),
-        )
+    store = cache_clips(
+        model, processor, [*rows, *held_out], settings.features or out / "features", progress
+    )
     with tensorboard_in(out / "runs"):
         trainer = make_trainer(
-            model, processor, _usable(rows, store), _usable(held_out, store), store, settings, args
+            model,
+            processor,
+            usable_rows(rows, store),
+            usable_rows(held_out, store),
+            store,
+            settings,
+            args,
         )
         trainer.train(
             resume_from_checkpoint=get_last_checkpoint(str(out)) if out.is_dir() else None
         )
     trainer.save_model(str(out / "model"))
-    return out / "model" if state.is_main_process else None
+    return out / "model" if PartialState().is_main_process else None
 
 
 def make_trainer(
@@ -295,7 +289,7 @@ def _training_rows(settings: SftSettings, writer: AnswerWriter) -> list[Row]:
     everything = read_manifest(settings.manifest, settings.labels)
     rows = [row for row in everything if row.split == settings.split]
     problems = [writer.problem(row) for row in rows]
-    _report(rows, problems)
+    report_left_out(rows, problems)
     rows = [row for row, problem in zip(rows, problems, strict=True) if problem is None]
     if not rows:
         splits = sorted({row.split for row in everything})
@@ -320,27 +314,3 @@ def _validation_rows(settings: SftSettings) -> list[Row]:
     # Evenly spread, since corpora come sorted.
     stride = max(1, len(chosen) // settings.validation_limit)
     return chosen[::stride][: settings.validation_limit]
-
-
-def _usable(rows: Sequence[Row], store: FeatureStore) -> list[Row]:
-    _report(rows, [store.problem(row) for row in rows])
-    usable = store.usable(rows)
-    if rows and not usable:
-        raise ConfigError(
-            f"sft: none of {len(rows)} clips can be decoded; {store.problem(rows[0])}"
-        )
-    return usable
-
-
-def _report(rows: Sequence[Row], problems: Sequence[str | None]) -> None:
-    """Say how many clips are left out, and why the first one is."""
-    left_out = [(row, problem) for row, problem in zip(rows, problems, strict=True) if problem]
-    if left_out:
-        row, problem = left_out[0]
-        logger.warning(
-            "%d of %d clips are left out, the first %s: %s",
-            len(left_out),
-            len(rows),
-            row.path,
-            problem,
-        )

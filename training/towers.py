@@ -324,7 +324,7 @@ def _in_order(shards: list[Arrays], size: int) -> Iterator[Batch]:
 
 def fast_bfloat16() -> bool:
     """Whether this CPU multiplies bfloat16 matrices in hardware; elsewhere it is slower than float32."""
-    return bool(torch.cpu._is_amx_tile_supported())
+    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 
 def main() -> None:

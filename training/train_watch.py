@@ -17,7 +17,7 @@ from emostream.errors import TrainingError
 
 
 class ProgressLines(TrainerCallback):
-    """One line for each log: step, the named figures, seconds a step and the time left.
+    """One line for each log, and for the last step: step, the named figures, seconds a step and the time left.
 
     Args:
         figures: Key of the trainer's log -> what the line calls it.
@@ -35,6 +35,13 @@ class ProgressLines(TrainerCallback):
     ) -> None:
         """Start the clock."""
         self._first, self._begun_s = state.global_step, time.monotonic()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Have the last step logged, on whatever interval the others are."""
+        if state.global_step >= state.max_steps:
+            control.should_log = True
 
     def on_log(
         self,

@@ -50,7 +50,7 @@ def step_by_step(connector: Connector, features_TLD: torch.Tensor, gate_3: torch
     return torch.stack(out)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(kind=st.sampled_from(sorted(SIDES)), steps=st.integers(1, 6), seed=st.integers(0, 99))
 def test_step_by_step_equals_the_whole_window(kind, steps, seed):
     connector = make_connector(kind)

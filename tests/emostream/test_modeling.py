@@ -89,7 +89,7 @@ class TestBatches:
             assert alone.shape[1] == inputs["input_ids"].shape[1] + 8
             assert torch.equal(together[row, -8:], alone[0, -8:])
 
-    @settings(max_examples=10, deadline=None)
+    @settings(max_examples=10)
     @given(
         names=st.lists(st.sampled_from(sorted(CLIPS)), min_size=1, max_size=4),
         seed=st.integers(0, 1000),

@@ -58,7 +58,7 @@ def test_channels_are_averaged_packed_or_planar() -> None:
     assert (to_mono(packed, packed_channels=3) == to_mono(planar)).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     rate_hz=st.sampled_from(RATES_HZ),
     sizes=st.lists(st.integers(0, 5000), min_size=1, max_size=8),
@@ -78,7 +78,7 @@ def test_pieces_of_any_size_give_the_one_shot_resampling(rate_hz, sizes, chunk_s
     assert track.gap_samples == track.overlap_samples == 0
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     rate_hz=st.sampled_from(RATES_HZ),
     origin_s=st.floats(0, 2),

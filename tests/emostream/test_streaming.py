@@ -76,9 +76,7 @@ def build(source, end, repeats, modality):
     )
 
 
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sessions())
 def test_incremental_equals_whole_window(tiny, session):
     model, processor, gate = tiny

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from emostream.errors import ConfigError, DeviceTimeout
@@ -242,7 +242,6 @@ def test_video_option() -> None:
     assert camera_source("rtsp://10.0.0.2/live") == "rtsp://10.0.0.2/live"
 
 
-@settings(deadline=None)
 @given(
     repeats=st.lists(st.integers(1, 60), min_size=1, max_size=20),
     threshold_s=st.floats(0.1, 3.0),

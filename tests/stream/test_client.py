@@ -172,6 +172,14 @@ def test_recv_latest_skips_to_the_newest_of_a_kind(raw: RawPublisher) -> None:
         assert client.stats.received == 111
 
 
+def test_recv_latest_names_the_timeout_that_was_asked_for(publisher: Publisher) -> None:
+    publisher.publish(status())
+    with EmotionClient(publisher.endpoint) as client:
+        with pytest.raises(ReceiveTimeout, match=r"within 300 ms$"):
+            client.recv_latest(timeout_ms=300)
+        assert client.stats.received == 1  # the status, of another kind
+
+
 def test_replays_are_discarded_and_gaps_counted(
     raw: RawPublisher, caplog: pytest.LogCaptureFixture
 ) -> None:

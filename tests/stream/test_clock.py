@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.clock import NO_ADC, AdcLimits, DriftFit, MinimumDelayMap, OffsetEstimator
@@ -34,7 +34,6 @@ def feed(
     return index
 
 
-@settings(deadline=None)
 @given(
     ppm=st.floats(-400, 400),
     start_s=st.floats(1.0, 1e6),
@@ -143,7 +142,6 @@ def test_time_before_any_callback_is_an_error() -> None:
         DriftFit(0)
 
 
-@settings(deadline=None)
 @given(
     origin_s=st.floats(-1e5, 1e5),
     floor_s=st.floats(0.0, 0.5),
@@ -208,7 +206,6 @@ def test_a_delay_that_stays_is_adopted_after_the_window() -> None:
 delay_s = st.floats(1e-6, 2.0)
 
 
-@settings(deadline=None)
 @given(
     offset_s=st.floats(-1e5, 1e5),
     trips=st.lists(st.tuples(delay_s, delay_s, st.floats(0.0, 0.5)), min_size=1, max_size=50),

@@ -79,7 +79,7 @@ def test_downstream_messages_survive_the_wire(message) -> None:
     assert decode_downstream(encode(message)) == message
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=60), st.booleans())
 def test_garbage_raises_protocol_errors_only(data: bytes, right_version: bool) -> None:
     if right_version:
@@ -89,7 +89,7 @@ def test_garbage_raises_protocol_errors_only(data: bytes, right_version: bool) -
             decode(data)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.sampled_from(UPSTREAM), st.data())
 def test_a_damaged_message_raises_protocol_errors_only(message, data: st.DataObject) -> None:
     raw = bytearray(encode(message))
@@ -166,7 +166,7 @@ def test_only_frames_that_may_be_the_newest_are_wanted() -> None:
         assert len(cell) <= 4
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.integers(1, 4000), min_size=1, max_size=60, unique=True).map(sorted))
 def test_the_frames_that_travel_are_the_newest_of_their_cells(times_ms: list[int]) -> None:
     picker = GridPicker(0.5)
@@ -445,6 +445,12 @@ def test_no_server_is_a_clear_error(tmp_path: Path) -> None:
         pytest.raises(LinkError, match="no answer"),
     ):
         link.wait_ready(0.2)
+
+
+def test_an_endpoint_that_is_none_is_refused_at_once() -> None:
+    link = link_to(IngestAddress("tcp://127.0.0.1"))
+    with pytest.raises(ConfigError, match=r"cannot connect to 'tcp://127\.0\.0\.1'"):
+        link.__enter__()
 
 
 def test_the_newest_process_takes_over_and_counters_go_on(receiver: Receiver) -> None:

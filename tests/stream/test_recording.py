@@ -234,6 +234,41 @@ def test_replay_stops_when_asked(path: Path) -> None:
         assert recording.replay(path, publisher, stop=stop) == 0
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_replay_with_the_status_stopped(tmp_path: Path, number: int) -> None:
+    path = tmp_path / "a.jsonl"
+    late = stamped(status(), 1, published_s=1e9)  # after a pause that nobody waits for
+    recording.record([stamped(status(), published_s=1.0), late], path)
+    command = [sys.executable, "-P", "-m", "stream.cli", "replay", str(path)]
+    command += ["--bind", "tcp://127.0.0.1:*"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            endpoint = process.stderr.readline().split()[-1]
+            with EmotionClient(endpoint) as client:
+                first = client.recv(WAIT_MS)
+                process.send_signal(number)
+                last = client.recv(WAIT_MS)
+            assert process.wait(WAIT_MS / 1000) == 0
+        finally:
+            process.kill()
+    assert [e.state for e in (first, last) if isinstance(e, Status)] == ["live", "stopped"]
+
+
+def test_a_bad_line_ends_a_replay_with_the_status_stopped(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    recording.record([stamped(status())], path)
+    with path.open("ab") as file:
+        file.write(b"damage\n")
+    with Publisher("tcp://127.0.0.1:*") as publisher:
+        with pytest.raises(RecordingError, match=":2 is no message"):
+            recording.replay(path, publisher)
+        with EmotionClient(publisher.endpoint) as client:
+            last = client.recv(WAIT_MS)
+    assert isinstance(last, Status)
+    assert last.state == "stopped"
+
+
 @pytest.mark.parametrize("speed", [0, -1, math.nan])
 def test_replay_refuses_impossible_speeds(path: Path, speed: float) -> None:
     with (

@@ -77,7 +77,7 @@ def worst_error(chunks: list[SoundChunk], skip: int = 0) -> float:
 ONE_SAMPLE = 0.5 * 2 * np.pi * 100.0 / PCM_RATE_HZ  # the tone's change within one 16 kHz sample
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     rate_hz=st.sampled_from([8000, 16000, 22050, 44100, 48000, 96000]),
     ppm=st.floats(-300, 300),
@@ -213,7 +213,6 @@ def test_channels_are_averaged() -> None:
     assert chunk.start_s == pytest.approx(100.0)
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(-1, 1, width=32), min_size=2, max_size=50))
 def test_slip_changes_the_length_by_one_and_invents_no_peak(values: list[float]) -> None:
     pcm = np.array(values, np.float32)

@@ -272,7 +272,7 @@ def test_messages_cannot_steer_the_terminal() -> None:
     st.integers(1, 50),
     st.sampled_from([Look(), Look(colour=False), Look(encoding="latin-1")]),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_events_fit_into_any_terminal(
     received: list[Event], width: int, height: int, look: Look
 ) -> None:

@@ -159,7 +159,7 @@ def feed(windower: Windower, item: int | tuple[int, int]) -> None:
         windower.add_pcm(item[0] / RATE_HZ, tone(*item))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(recordings(), st.integers(1, 3), st.integers(0, 2**32))
 def test_any_order_and_chunking_gives_the_reference_windows(
     recording: Recording, hop: int, seed: int
@@ -177,7 +177,7 @@ def test_any_order_and_chunking_gives_the_reference_windows(
     assert all(window.dropped.windows == window.dropped.frames == 0 for window in windows)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(recordings(), st.integers(1, 3), st.integers(0, 2**32))
 def test_any_interleaving_gives_the_reference_windows_while_it_arrives(
     recording: Recording, hop: int, seed: int
@@ -196,7 +196,7 @@ def test_any_interleaving_gives_the_reference_windows_while_it_arrives(
     assert windows[-1].dropped.audio_ms == 0 if windows else True
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(recordings(), st.integers(0, 2**32))
 def test_delays_within_the_lateness_change_nothing_live(recording: Recording, seed: int) -> None:
     rng = random.Random(seed)

@@ -22,6 +22,8 @@ def manifest(tmp_path_factory):
         for name, video, audio in (("both", True, True), ("seen", True, False))
     ]
     clips.append(write_clip(folder / "heard.wav", video=False))
+    (folder / "broken.mp4").write_bytes(b"")
+    clips.append(folder / "broken.mp4")
     made = [Row(path=clip, label="happy", split="train") for clip in clips]
     write_manifest(folder / "manifest.jsonl", made)
     return folder / "manifest.jsonl"
@@ -32,7 +34,7 @@ SHORT = ("--max_completion_length", "4", "--max_steps", "2", "--save_steps", "1"
 
 
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.* is deprecated:FutureWarning")
-def test_the_command_trains_logs_and_goes_on(manifest, tmp_path, capsys):
+def test_the_command_trains_logs_and_goes_on(manifest, tmp_path, capsys, caplog):
     config = tmp_path / "run.yaml"
     config.write_text("model: preset:tiny\nrewards: [accuracy, format]\nreward_weights: [1, 0.5]\n")
     out = tmp_path / "out"
@@ -40,6 +42,7 @@ def test_the_command_trains_logs_and_goes_on(manifest, tmp_path, capsys):
     assert main([*words, *SMALL, *SHORT]) == 0
     printed = capsys.readouterr()
     assert f"{out / 'model'}: the trained checkpoint" in printed.out
+    assert "1 of 4 clips are left out" in caplog.text
     assert "step 2/2  reward 0  accuracy 0" in printed.err
     assert printed.err.rstrip().endswith("0:00:00 left")
     model, _ = load_model(out / "model")

@@ -141,6 +141,23 @@ def test_a_resumed_run_ends_where_a_whole_one_does(tmp_path):
     assert again.state.log_history[-2]["loss"] == whole.state.log_history[-2]["loss"]
 
 
+def test_a_finished_run_stays_as_it_is(tmp_path):
+    settings = {"save_strategy": "steps", "save_steps": 3, "max_steps": 3}  # amid an epoch
+    done = rig(tmp_path, **settings)
+    done.train()
+    again = rig(tmp_path, **settings)
+    again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+    assert again.state.global_step == 3
+    for name, tensor in done.model.state_dict().items():
+        assert torch.equal(again.model.state_dict()[name], tensor), name
+
+
+def test_a_run_shorter_than_the_logging_interval_shows_its_end(tmp_path, capsys):
+    rig(tmp_path, logging_steps=10, max_steps=3).train()
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("step")]
+    assert [line.split()[1] for line in lines] == ["3/3"]
+
+
 def test_numbers_that_are_none_end_training(tmp_path):
     trainer = rig(tmp_path)
     torch.nn.init.constant_(trainer.model.model.norm.weight, float("nan"))

@@ -22,7 +22,7 @@ def many(split: str = "train", clips: int = 2100) -> list[Script]:
 
 
 @given(st.integers(0, 2**31), splits, st.integers(0, 10**6))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_script_is_a_function_of_seed_split_and_index(seed, split, index):
     one, two = write_script(seed, split, index), write_script(seed, split, index)
     assert one.acting == two.acting
@@ -38,7 +38,7 @@ def test_another_seed_is_another_corpus():
 
 
 @given(st.integers(0, 100), splits, st.integers(0, 500))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_every_run_of_seven_clips_has_every_label(seed, split, block):
     labels = [write_script(seed, split, 7 * block + k).label for k in range(7)]
     assert sorted(labels) == sorted(DEFAULT_LABELS)
@@ -153,7 +153,7 @@ def test_tables_name_what_exists():
 
 
 @given(st.sampled_from(DEFAULT_LABELS), st.floats(0.2, 1.0), st.integers(0, 999))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_action_units_stay_in_range_and_keep_the_strongest(label, intensity, seed):
     variants = EMFACS[label]
     preferences = np.full(len(variants), 1 / len(variants))
