@@ -55,7 +55,7 @@ LABEL_ONLY = (
 #: As many minutes as label-only SFT. The rate falls to zero, so that the last few batches do not decide.
 GRPO = (
     *(*CPU, "--learning_rate", "1e-4", "--lr_scheduler_type", "cosine", "--temperature", "0.8"),
-    *("--max_steps", "190", "--mask_truncated_completions", "false"),
+    *("--max_steps", "190"),
 )
 REWARDS = {
     "grpo": (

@@ -87,7 +87,7 @@ def test_the_default_recipe():
     settings, args = read()
     assert settings.rewards == ["accuracy", "format", "grounding"]
     assert (args.loss_type, args.beta, args.epsilon_high) == ("dapo", 0.0, 0.28)
-    assert args.mask_truncated_completions
+    assert not args.mask_truncated_completions
     assert args.temperature == 1.0
 
 
