@@ -36,7 +36,7 @@ from emostream.weights import (
 
 logger = logging.getLogger(__name__)
 
-#: The trained model that ships in the package, once `make tiny` has made it.
+#: The trained model that ships in the package; `make tiny` makes it.
 TINY_FOLDER = Path(__file__).with_name("assets") / "tiny"
 
 #: What is fetched of a BERT of which only the vocabulary is wanted.
@@ -66,18 +66,6 @@ def load_model(
             file, what was wanted and the remedy.
         ConfigError: config.json has a value of another model family.
     """
-    if str(path_or_id) == "tiny" and not Path(path_or_id).is_dir():
-        if not TINY_FOLDER.is_dir():
-            from emostream.presets import from_preset
-
-            logger.warning(
-                "tiny: this build ships no trained weights; running the preset with random ones"
-            )
-            model, processor = from_preset("tiny")
-            for parameter in model.parameters():  # and no buffers: rotary frequencies stay float32
-                parameter.data = parameter.data.to(dtype)
-            return model.to(device).eval(), processor
-        path_or_id = TINY_FOLDER
     overrides = _check_overrides(towers)
     root = checkpoint_folder(path_or_id)
     published = _read_config(root)
@@ -197,7 +185,7 @@ def checkpoint_folder(path_or_id: str | Path) -> Path:
     """The local folder of a checkpoint; a hub id is fetched (safetensors, JSON and tokenizer files only).
 
     Raises:
-        CheckpointError: No such folder, the hub does not give it, or `tiny` is asked for and this build ships none.
+        CheckpointError: No such folder, the hub does not give it, or the installation lacks `tiny`.
     """
     folder = Path(path_or_id).expanduser()
     if folder.is_dir():
@@ -207,7 +195,7 @@ def checkpoint_folder(path_or_id: str | Path) -> Path:
         if TINY_FOLDER.is_dir():
             return TINY_FOLDER
         raise CheckpointError(
-            "tiny: this build ships no trained weights, and random ones have no files. Name a checkpoint folder."
+            f"tiny: {TINY_FOLDER} is missing. Install emostream again, or name a checkpoint folder."
         )
     if text.count("/") != 1 or text.startswith((".", "/", "~")):
         raise CheckpointError(

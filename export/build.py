@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -20,7 +20,7 @@ from export.graphs import GRAPHS, OPSET, Graph
 from export.manifest import MANIFEST, Manifest, graph_files, sha256
 from export.onnx_graph import export_graph, graph_key
 from export.parity import as_line, compare, compare_streaming, worst
-from export.precision import DTYPES, TOLERANCES, Precision, Target, fallbacks
+from export.precision import DTYPES, TOLERANCES, Hardware, Precision, Target, fallbacks
 from export.runtime import load_encoders
 from export.staging import kept_rows, link, previous, put_in_place
 from export.verify import REPORT, write_report
@@ -28,7 +28,6 @@ from export.verify import REPORT, write_report
 if TYPE_CHECKING:
     from export.tensorrt_probe import Host
 
-Hardware = Literal["none", "same_compute_capability", "ampere_plus"]
 Say = Callable[[str], None]
 
 

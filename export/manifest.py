@@ -15,8 +15,6 @@ MANIFEST = "manifest.json"
 VERSION = 2
 BACKENDS = {"onnx": "onnxruntime", "tensorrt": "tensorrt"}
 
-__all__ = ["BACKENDS", "ExportError", "Manifest", "sha256", "write_atomically"]
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:

@@ -112,18 +112,32 @@ def _export(graph: Graph, model: EmostreamForCausalLM, precision: Precision, fil
     # An example of two: the exporter takes a batch of one for a constant.
     case = next(case for case in graph.cases if case.batch > 1)
     with _quiet(), torch.no_grad():
-        program = torch.onnx.export(
-            module,
-            graph.example(model.config, case),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=graph.inputs(model.config),
-            output_names=graph.outputs,
-            dynamic_shapes=graph.dynamic(model.config),
-            verbose=False,
-        )
+        try:
+            program = torch.onnx.export(
+                module,
+                graph.example(model.config, case),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=graph.inputs(model.config),
+                output_names=graph.outputs,
+                dynamic_shapes=graph.dynamic(model.config),
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            raise ExportError(
+                f"{graph.name}: torch {torch.__version__} cannot export the graph: {_reason(error)}. Serve the "
+                "checkpoint without --engines, and please report this."
+            ) from error
         assert program is not None
         program.save(str(file), external_data=_nbytes(module) > EXTERNAL_DATA_BYTES)
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of the exception that all others came of."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines() or ["it gives no reason"]
+    return f"{type(error).__name__}: {lines[0]}"
 
 
 def _quantize(source: Path, file: Path) -> None:

@@ -8,6 +8,8 @@ import torch
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 PRECISIONS: Final = get_args(Precision)
 Target = Literal["onnx", "tensorrt"]
+#: Other GPUs that a plan runs on.
+Hardware = Literal["none", "same_compute_capability", "ampere_plus"]
 
 #: Of the graph as torch exports it; int8 is made from float32.
 DTYPES: Final[dict[str, torch.dtype]] = {

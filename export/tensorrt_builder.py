@@ -12,18 +12,17 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from export.errors import ExportError
 from export.manifest import graph_files, sha256
-from export.precision import Precision
+from export.precision import Hardware, Precision
 from export.tensorrt_probe import Host
 from export.tensorrt_profiles import Profile
 from export.tensorrt_progress import Heartbeat, logger_of, monitor_of
 from export.tensorrt_sidecar import PlanKey, Sidecar, up_to_date
 
 Say = Callable[[str], None]
-Hardware = Literal["none", "same_compute_capability", "ampere_plus"]
 LEVEL = 3  # 5 compiles every kernel anew and takes hours
 
 DTYPE_NAMES: Final = {"fp32": "FLOAT", "fp16": "HALF", "bf16": "BF16"}

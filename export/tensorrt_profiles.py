@@ -72,11 +72,6 @@ def profiles_for(graph: Graph, config: EmostreamConfig, max_sources: int) -> tup
     )
 
 
-def padded(rows: int, largest: int) -> int:
-    """The next power of two, so that few shapes are met; `largest` at most."""
-    return min(1 << (rows - 1).bit_length(), largest)
-
-
 def choose(profiles: Sequence[Profile], shapes: Shapes) -> int | None:
     """Index of the first profile that holds these shapes; the first is the tightest."""
     return next((index for index, p in enumerate(profiles) if p.holds(shapes)), None)

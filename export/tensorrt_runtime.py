@@ -1,8 +1,7 @@
 """Encoders on TensorRT: buffers that torch allocated, a stream of their own, and a CUDA graph for each shape.
 
-A batch is padded to a power of two, so that few shapes are met; rows do not see one another. Each shape has a context
-of its own: a captured graph is valid only while the context that it was captured from stays as it was. All contexts
-share one scratch memory, which is safe because all of them take turns on one stream.
+Each shape has a context of its own: a captured graph is valid only while the context that it was captured from stays
+as it was. All contexts share one scratch memory, which is safe because all of them take turns on one stream.
 """
 
 import contextlib
@@ -10,7 +9,6 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +16,11 @@ import torch
 from torch import Tensor
 
 from emostream.connector import FrameFeatures
+from export.buffered import BufferedGraph, Buffers, Shape
 from export.errors import ExportError
 from export.manifest import Manifest, graph_files
 from export.tensorrt_probe import Host, probe
-from export.tensorrt_profiles import Profile, choose, padded
+from export.tensorrt_profiles import Profile, choose
 from export.tensorrt_progress import logger_of
 from export.tensorrt_sidecar import Sidecar, check_plan
 
@@ -133,17 +132,8 @@ class TensorRTEncoders:
         return [tensor.to(self.dtype) for tensor in self._engines[name].run(inputs)]
 
 
-@dataclass(slots=True)
-class _Bucket:
-    """One set of shapes."""
-
-    inputs: list[Tensor]
-    outputs: list[Tensor]
-    replay: Callable[[], None]
-
-
-class BoundEngine:
-    """One engine; torch tensors in and out, without a copy through the host.
+class BoundEngine(BufferedGraph):
+    """One engine.
 
     Args:
         trt: The tensorrt module.
@@ -183,77 +173,24 @@ class BoundEngine:
                 raise ExportError(
                     f"engines: {name} of the plan is {engine.get_tensor_dtype(name).name}, wanted FLOAT."
                 )
+        batched = [engine.get_tensor_shape(name)[0] == -1 for name in inputs]
+        first = inputs[batched.index(True)]
+        largest = max(profile.most[first][0] for profile in profiles)
+        super().__init__(batched, largest, device, stream)
         self._trt, self._engine, self._profiles = trt, engine, profiles
         self._inputs, self._outputs = inputs, outputs
-        self._device, self._stream, self._scratch, self._reason = device, stream, scratch, reason
-        self._batched = [engine.get_tensor_shape(name)[0] == -1 for name in inputs]
-        first = inputs[self._batched.index(True)]
-        self._largest = max(profile.most[first][0] for profile in profiles)
-        self._buckets: dict[tuple[tuple[int, ...], ...], _Bucket] = {}
+        self._scratch, self._reason = scratch, reason
 
-    @property
-    def shapes(self) -> int:
-        """How many sets of shapes have buffers, a context and on a GPU a CUDA graph of their own."""
-        return len(self._buckets)
-
-    def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """Outputs in float32, one row for each row of the batch; a large batch is run in parts.
+    def _make(self, shapes: tuple[Shape, ...]) -> Buffers:
+        """A context that knows its shapes and addresses, warmed up, and captured on a GPU.
 
         Raises:
             ExportError: The plan has no profile for these shapes, or TensorRT fails.
         """
-        rows = self._rows(inputs)
-        parts = [
-            self._run(
-                [
-                    value[start : start + self._largest] if batched else value
-                    for value, batched in zip(inputs, self._batched, strict=True)
-                ]
-            )
-            for start in range(0, rows, self._largest)
-        ]
-        return (
-            parts[0] if len(parts) == 1 else [torch.cat(part) for part in zip(*parts, strict=True)]
-        )
-
-    def _rows(self, inputs: Sequence[Tensor]) -> int:
-        return next(len(v) for v, batched in zip(inputs, self._batched, strict=True) if batched)
-
-    def _run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        rows = self._rows(inputs)
-        with contextlib.ExitStack() as stack:
-            if self._stream is not None:
-                caller = torch.cuda.current_stream(self._device)
-                self._stream.wait_stream(caller)
-                stack.enter_context(torch.cuda.stream(self._stream))
-            bucket = self._bucket(inputs)
-            for buffer, value, batched in zip(bucket.inputs, inputs, self._batched, strict=True):
-                (buffer[:rows] if batched else buffer).copy_(value)
-                if self._stream is not None and value.is_cuda:
-                    value.record_stream(self._stream)
-            bucket.replay()
-            found = [output[:rows].clone() for output in bucket.outputs]
-        if self._stream is not None:
-            caller.wait_stream(self._stream)
-            for tensor in found:
-                tensor.record_stream(caller)
-        return found
-
-    def _bucket(self, inputs: Sequence[Tensor]) -> _Bucket:
-        rows = padded(self._rows(inputs), self._largest)
-        shapes = tuple(
-            (rows, *value.shape[1:]) if batched else tuple(value.shape)
-            for value, batched in zip(inputs, self._batched, strict=True)
-        )
-        if shapes not in self._buckets:
-            self._buckets[shapes] = self._make(dict(zip(self._inputs, shapes, strict=True)))
-        return self._buckets[shapes]
-
-    def _make(self, shapes: dict[str, tuple[int, ...]]) -> _Bucket:
-        """A context that knows its shapes and addresses, warmed up, and captured on a GPU."""
-        profile = choose(self._profiles, shapes)
+        named = dict(zip(self._inputs, shapes, strict=True))
+        profile = choose(self._profiles, named)
         if profile is None:
-            found = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+            found = ", ".join(f"{name} {shape}" for name, shape in named.items())
             raise ExportError(
                 f"engines: the plan has no profile for {found}; its largest is {self._profiles[-1].most}. Rebuild with "
                 "the checkpoint that is served: emostream-export build"
@@ -265,7 +202,7 @@ class BoundEngine:
         handle = self._stream.cuda_stream if self._stream is not None else 0
         context.set_device_memory(self._scratch.data_ptr(), self._scratch.numel())
         self._must(context.set_optimization_profile_async(profile, handle), "set the profile")
-        inputs = [torch.zeros(shape, device=self._device) for shape in shapes.values()]
+        inputs = [torch.zeros(shape, device=self._device) for shape in shapes]
         for name, buffer in zip(self._inputs, inputs, strict=True):
             self._must(context.set_input_shape(name, tuple(buffer.shape)), f"shape {name}")
             self._must(context.set_tensor_address(name, buffer.data_ptr()), f"bind {name}")
@@ -281,7 +218,7 @@ class BoundEngine:
         def execute() -> None:
             self._must(context.execute_async_v3(handle), "run")
 
-        return _Bucket(inputs, outputs, self._captured(execute))
+        return Buffers(inputs, outputs, self._captured(execute))
 
     def _captured(self, execute: Callable[[], None]) -> Callable[[], None]:
         if self._stream is None:

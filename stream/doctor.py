@@ -141,21 +141,15 @@ def check_microphones() -> Check:
 
 def check_model() -> Check:
     """The model and the clip that ship in the package."""
-    from stream.serving import ships_tiny
-
-    clip = files("stream").joinpath("assets", "demo.mp4").is_file()
-    remedy = "install a released wheel of emostream, or see CONTRIBUTING.md for how they are made"
-    if not ships_tiny():
-        return Check(
-            name="model",
-            outcome="warn",
-            detail="this build has no trained tiny model; random weights stand in for it",
-            remedy=remedy,
-        )
-    if not clip:
-        detail = "the tiny model is there, the clip of `emostream demo` is missing"
-        return Check(name="model", outcome="warn", detail=detail, remedy=remedy)
-    return Check(name="model", outcome="ok", detail="the tiny model and the demo's clip are there")
+    assets = {
+        "the tiny model": files("emostream").joinpath("assets", "tiny", "config.json"),
+        "the clip of `emostream demo`": files("stream").joinpath("assets", "demo.mp4"),
+    }
+    missing = [what for what, file in assets.items() if not file.is_file()]
+    if missing:
+        detail = f"missing: {' and '.join(missing)}"
+        return Check(name="model", outcome="fail", detail=detail, remedy="install emostream again")
+    return Check(name="model", outcome="ok", detail=f"{' and '.join(assets)} are there")
 
 
 def check_engines(folder: Path | None = None) -> Check:

@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,25 +64,18 @@ class ModelConfig:
 
     @property
     def name(self) -> str:
-        """As published in every label; says so where the weights are random, and what runs the encoders if not torch.
+        """As published in every label; says what runs the encoders if it is not torch.
 
         Raises:
             ExportError: The engines' manifest cannot be read.
         """
         name = Path(self.model).name if Path(self.model).is_dir() else self.model
-        if self.model == TINY and not ships_tiny():
-            name = "tiny (random weights)"
         if self.engines is None or self.backend == "torch":
             return name
         from export.manifest import Manifest
 
         manifest = Manifest.peek(self.engines)
         return f"{name} ({self.backend or manifest.backend} {'+'.join(manifest.precisions)})"
-
-
-def ships_tiny() -> bool:
-    """Whether this build holds trained weights of the tiny model."""
-    return files("emostream").joinpath("assets", TINY).is_dir()
 
 
 def load(config: ModelConfig) -> "tuple[EmostreamForCausalLM, EmostreamProcessor]":
@@ -144,7 +136,8 @@ def _encoders(config: ModelConfig, model: "EmostreamForCausalLM") -> "Encoders |
     if config.engines is None or config.backend == "torch":
         return None
     from emostream.checkpoints import checkpoint_files
-    from export.manifest import ExportError, Manifest, sha256
+    from export.errors import ExportError
+    from export.manifest import Manifest, sha256
     from export.runtime import load_encoders
 
     manifest = Manifest.peek(config.engines)

@@ -458,7 +458,11 @@ class TestThroughTransformers:
         assert not info["missing_keys"]
         assert not info["unexpected_keys"]
         assert not info["mismatched_keys"]
-        assert torch.equal(logits_of(model.eval(), load_model(saved)[1]), wanted)
+        expected, processor = load_model(saved)
+        for name, tensor in expected.state_dict().items():
+            assert torch.equal(model.state_dict()[name], tensor), name
+        # Where the weights lie in memory decides which kernels take them, and these round differently.
+        torch.testing.assert_close(logits_of(model.eval(), processor), wanted)
 
     @pytest.mark.parametrize("cls", [EmostreamConfig, AutoConfig])
     @pytest.mark.parametrize("file", ["", "config.json"])

@@ -17,8 +17,10 @@ from emostream import load_model, save_model
 from emostream.checkpoints import checkpoint_files
 from emostream.recognizer import Recognizer
 from export import cli
-from export.bound import LARGEST_BATCH, BoundGraph, padded
-from export.manifest import ExportError, Manifest, sha256
+from export.bound import LARGEST_BATCH, BoundGraph
+from export.errors import ExportError
+from export.graphs import GRAPHS
+from export.manifest import Manifest, sha256
 from export.runtime import OnnxEncoders, load_encoders
 from stream.serving import ModelConfig, load_recognizer
 from tests.export.conftest import small_model
@@ -106,7 +108,6 @@ def test_bound_buffers_give_what_a_session_gives(engines):
         bound.run([torch.zeros_like(tensor) for tensor in inputs])
         assert torch.equal(found, kept), "results are the caller's own"
     assert bound.shapes == 4, "1, 2, 4 and the largest"
-    assert [padded(n) for n in (1, 2, 3, 4, 5, 9)] == [1, 2, 4, 4, 8, 16]
 
 
 def test_a_shorter_audio_context_is_served(engines, checkpoint, window):
@@ -307,3 +308,22 @@ def test_a_build_that_was_killed_leaves_nothing_that_is_served(checkpoint, tmp_p
         process.send_signal(signal.SIGINT)
     assert process.returncode == 130
     assert not list(tmp_path.iterdir()), "Ctrl-C cleans up, also after the one that was killed"
+
+
+def test_a_graph_that_torch_cannot_export_is_one_line(checkpoint, tmp_path, capsys, monkeypatch):
+    class Branching(torch.nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(1))
+
+        def forward(self, pixels):
+            return (pixels if pixels.sum() > 0 else -pixels), self.weight
+
+    vision, *_ = GRAPHS
+    monkeypatch.setattr("export.build.GRAPHS", (replace(vision, module=Branching),))
+    assert cli.main(["build", str(checkpoint), "--out", str(tmp_path / "engines")]) == 2
+    *_, line = capsys.readouterr().err.splitlines()
+    assert line.startswith("emostream-export: vision: torch ")
+    assert "cannot export the graph" in line
+    assert "data-dependent" in line
+    assert list(tmp_path.iterdir()) == []

@@ -16,11 +16,12 @@ import torch
 from emostream.connector import FrameFeatures
 from emostream.encoders import TorchEncoders
 from emostream.presets import from_preset
+from export.buffered import padded
 from export.errors import ExportError
 from export.graphs import GRAPHS, SMALLEST_CONTEXT
 from export.manifest import Manifest, sha256
 from export.tensorrt_probe import Gpu, Host
-from export.tensorrt_profiles import choose, padded, profiles_for
+from export.tensorrt_profiles import choose, profiles_for
 from export.tensorrt_progress import Heartbeat, logger_of, monitor_of
 from export.tensorrt_runtime import TensorRTEncoders, check_dtypes, inspected_dtypes
 from export.tensorrt_sidecar import PlanKey, Sidecar, check_plan, read_sidecar, up_to_date

@@ -162,7 +162,7 @@ def test_the_view_shows_what_was_received(width: int, height: int) -> None:
             smoothed=Smoothed(label="sad", scores=scores("sad", 0.58)),
             modalities=Modalities(video="ok", audio="degraded"),
             dropped=Dropped(frames=3, audio_ms=40.0, windows=0),
-            model="tiny (random weights)",
+            model="tiny (onnxruntime int8)",
         ),
         reasoning(window_id=10, think="The inner brows are raised.", answer="sad"),
         status(state="degraded", detail="audio degraded", uptime_s=75.0),
@@ -170,7 +170,7 @@ def test_the_view_shows_what_was_received(width: int, height: int) -> None:
     text = shown(state, width, height)
     for wanted in (
         "cam0",
-        "tiny (random weights)",
+        "tiny (onnxruntime int8)",
         "degraded",
         "58%",  # smoothed
         "70%",  # raw
@@ -484,10 +484,10 @@ class Terminal:
 def test_on_a_terminal_it_draws_and_ends_cleanly(end: str) -> None:
     with Publisher(LOOPBACK) as publisher, Terminal(publisher.endpoint) as terminal:
         publisher.publish(status())
-        publisher.publish(label(model="tiny (random weights)"))
+        publisher.publish(label(model="tiny (onnxruntime int8)"))
         publisher.publish(reasoning())
-        terminal.read_until("tiny (random weights)", "The corners of the mouth rise.", "fps")
-        assert terminal.text.index("\x1b[?1049h") < terminal.text.index("tiny (random weights)")
+        terminal.read_until("tiny (onnxruntime int8)", "The corners of the mouth rise.", "fps")
+        assert terminal.text.index("\x1b[?1049h") < terminal.text.index("tiny (onnxruntime int8)")
         assert "\x1b[?1049l" not in terminal.text
         assert "38;2;" in terminal.text
         assert not terminal.echoes
