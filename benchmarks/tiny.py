@@ -3,8 +3,8 @@
 python benchmarks/tiny.py runs/tiny/eval --ships grpo-seed0
 python benchmarks/tables.py
 
-The first argument is laid out as `emostream-train table` wants it; `--recipe` may name a JSON list of
-objects `step`, `what`, `minutes`. Writes benchmarks/results/tiny.json, and README.md into the folder of the model.
+The first argument is laid out as `emostream-train table` wants it; `recipe.json` beside it, which `make tiny` writes,
+says what each step took. Writes benchmarks/results/tiny.json, and README.md into the folder of the model.
 """
 
 import argparse
@@ -26,12 +26,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("runs", type=Path, help="folder of evaluations")
-    parser.add_argument("--recipe", type=Path, help="how long each step took")
     parser.add_argument("--ships", required=True, metavar="ROW-seedK", help="which of them ships")
     parser.add_argument("--model", type=Path, default=TINY_FOLDER, help="folder of the model")
     parser.add_argument("--out", type=Path, help="result file")
     options = parser.parse_args()
     runs = read_runs(options.runs)
+    recipe = options.runs.parent / "recipe.json"
     row, _, seed = options.ships.rpartition("-seed")
     row = row.replace("-", "_")
     if (row, seed) not in {(run.row, str(run.seed)) for run in runs}:
@@ -47,7 +47,7 @@ def main() -> None:
             ),
         },
         "ships": {"row": row, "seed": int(seed)},
-        "recipe": json.loads(options.recipe.read_text(encoding="utf-8")) if options.recipe else [],
+        "recipe": json.loads(recipe.read_text(encoding="utf-8")) if recipe.is_file() else [],
         **compare(runs, read_fused(options.runs)),
     }
     path = write_result("tiny", measured, options.out)

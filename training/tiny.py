@@ -7,6 +7,7 @@ OUT/features/                     what the towers make of every clip, shared by 
 OUT/models/ROW-seedK/             base, cold_start, label_only, grpo_paper, grpo
 OUT/eval/ROW-seedK/SPLIT/         evaluation, and eval/fused.json
 OUT/logs/                         what each stage said
+OUT/recipe.json                   how long each took
 
 A stage whose result is there is not run again; an interrupted one continues where its command can. Seeds other
 than 0 repeat what follows the towers, for the rows in HEADLINE. Label-only SFT and both GRPO runs start from the cold
@@ -22,7 +23,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,14 +92,22 @@ class Recipe:
 
     def run(self, seeds: Sequence[int]) -> None:
         """Everything that is not there yet."""
-        self.corpora()
-        self.towers()
+        clips = sum(count for count, _ in CORPORA.values())
+        with self._step("corpora", f"{clips:,} clips rendered and encoded as mp4"):
+            self.corpora()
+        steps = " and ".join(f"{name} {count:,} steps" for name, (count, _) in TOWERS.items())
+        with self._step("towers", f"{TOWER_CLIPS:,} examples rendered; {steps}, a core each"):
+            self.towers()
         for seed in seeds:
             self.base(seed)
-        self.encode(seeds[0])
-        self.cold_start(seeds)
-        self.tune(seeds)
-        self.evaluate(seeds)
+        with self._step("features", f"{clips:,} clips decoded and encoded"):
+            self.encode(seeds[0])
+        with self._step("cold start", f"SFT on {COLD_START_CLIPS:,} clips, for each seed"):
+            self.cold_start(seeds)
+        with self._step("tuning", "SFT on labels alone, GRPO with either rewards, for each seed"):
+            self.tune(seeds)
+        with self._step("evaluation", "all of them on both test sets"):
+            self.evaluate(seeds)
 
     def corpora(self) -> None:
         """Render all clips and part the training corpus by actor and purpose."""
@@ -215,6 +225,22 @@ class Recipe:
     def model(self, row: str, seed: int) -> Path:
         """Checkpoint of a row of the table."""
         return self.out / "models" / f"{row}-seed{seed}"
+
+    @contextmanager
+    def _step(self, step: str, what: str) -> Iterator[None]:
+        """Add the minutes of a stage to those that it has had."""
+        file = self.out / "recipe.json"
+        steps = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+        entry = next((entry for entry in steps if entry["step"] == step), None)
+        if entry is None:
+            steps.append(entry := {"step": step, "what": what, "minutes": 0.0})
+        begun_s = time.monotonic()
+        try:
+            yield
+        finally:
+            entry["minutes"] = round(entry["minutes"] + (time.monotonic() - begun_s) / 60, 1)
+            self.out.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(steps, indent=1) + "\n", encoding="utf-8")
 
     def _train_models(self, runs: Mapping[str, Stage], seeds: Sequence[int]) -> None:
         """Train rows of the table."""
