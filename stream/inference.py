@@ -266,8 +266,9 @@ class InferenceLoop:
         state.state = "lost" if window.lost else "degraded" if missing else "live"
         state.detail = ", ".join(f"{name} {presence}" for name, presence in missing.items())
         if state.state != before:
-            restarts = self._restarts(state.name)
-            self._publisher.publish(state.status(time.perf_counter(), restarts))
+            with self._lock:  # the ingest thread may be adding what the status is made of
+                status = state.status(time.perf_counter(), self._restarts(state.name))
+            self._publisher.publish(status)
 
     def _capture_s(self, state: SourceState, window: Window, ready_s: float) -> float:
         """`perf_counter` time of the window's newest sample; of files read at full speed, when it had come."""
@@ -313,7 +314,8 @@ class InferenceLoop:
         self._publisher.publish(label)
         state.smoothed_label = smoothed.label
         state.labels += 1
-        state.hops.count(now_s)
+        with self._lock:  # the ingest thread reads the rate
+            state.hops.count(now_s)
         return label
 
     # Reasoning

@@ -71,9 +71,10 @@ class Intake:
             case Connected():
                 self._connect(state, event)
             case StateChanged():
-                problem = "" if event.state == "live" else f"{event.stream} {event.state}"
-                if problem and event.detail:
-                    problem += f": {event.detail}"
+                # A device that delivers may still have something to say: it is muted, or falls behind.
+                problem = event.detail
+                if event.state != "live":
+                    problem = ": ".join(filter(None, (f"{event.stream} {event.state}", problem)))
                 state.losses[event.stream] = Losses(
                     event.dropped_frames, event.dropped_audio_ms, event.restarts, problem
                 )

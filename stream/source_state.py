@@ -13,7 +13,7 @@ RATE_OVER_S = 5.0  # window of the frame and hop rates in the status
 
 
 class RateMeter:
-    """Events a second over the last few seconds."""
+    """Events a second over the last few seconds. Not thread-safe, `rate` included: it forgets what is old."""
 
     def __init__(self) -> None:
         self._times_s: deque[float] = deque()
@@ -46,7 +46,7 @@ class Losses:
 
 @dataclass(slots=True)
 class SourceState:
-    """One source, from its announcement to its end.
+    """One source, from its announcement to its end. What two threads share is guarded by the owner's lock.
 
     Attributes:
         name: Source name.
@@ -136,10 +136,9 @@ class SourceState:
         Our own processes are counted by who starts them, as one may die before it connects; those of other hosts as
         they connect. One process reports the same reopenings for each of its streams.
         """
-        served = list(self.pids.items())  # the ingest thread may add to it meanwhile
-        successors = sum(len(pids) - 1 for _, pids in served)
+        successors = sum(len(pids) - 1 for pids in self.pids.values())
         reopened = sum(
-            max(self.losses[stream].restarts for stream in streams) for streams, _ in served
+            max(self.losses[stream].restarts for stream in streams) for streams in self.pids
         )
         return max(started_again, successors) + reopened
 
