@@ -188,11 +188,12 @@ class Connector(nn.Module):
         return out_BHTQQ.transpose(1, 2).flatten(0, 1)
 
     def _readout(self, sampled: list[Tensor], face_NQH: Tensor, gate_N3: Tensor) -> Tensor:
+        """(N, Q*Q, H): the branches, each (N, H, Q, Q) or face tokens, mixed by the gate."""
         gate_N311 = gate_N3.to(face_NQH.dtype)[..., None, None]
-        gate_31N = gate_N311.movedim(-3, 0)
-        mixed = gate_31N[2] * face_NQH
+        gate_3N11 = gate_N311.movedim(-3, 0)  # without N where one gate serves all frames
+        mixed_NQH = gate_3N11[2] * face_NQH
         for index, branch in BRANCHES:
             maps_NHQQ = getattr(self, f"s2_{branch}")(sampled[index])
             tokens_NQH = getattr(self, f"readout_{branch}")(maps_NHQQ.flatten(2).transpose(1, 2))
-            mixed = mixed + gate_31N[index] * tokens_NQH
-        return mixed
+            mixed_NQH = mixed_NQH + gate_3N11[index] * tokens_NQH
+        return mixed_NQH

@@ -284,7 +284,10 @@ class EmostreamForCausalLM(Qwen2ForCausalLM):
         gate: Tensor | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
-        """Qwen2's forward; the media arguments are those of `EmostreamModel.forward`."""
+        """Qwen2's forward; the media arguments are those of `EmostreamModel.forward`.
+
+        They are spelled out because `generate` refuses what is not in this signature, and `Trainer` drops such columns.
+        """
         return super().forward(
             input_ids=input_ids,
             attention_mask=attention_mask,

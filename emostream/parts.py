@@ -101,11 +101,6 @@ class Part:
         """The tower's own configuration out of its repository's config.json."""
         return dict(config.get(self.nested, config)) if self.nested else dict(config)
 
-    def builtin(self, name: str) -> dict[str, Any] | None:
-        """Configuration of a well-known tower, by the last component of its name."""
-        config = BUILTIN_CONFIGS.get(folder_name(name))
-        return None if config is None else dict(config)
-
 
 def _rename_siglip(key: str) -> str | None:
     """Vision tensors of `SiglipModel` and `SiglipVisionModel`, of transformers 4 and 5; the text tower is left."""
@@ -205,11 +200,11 @@ def part_configs(
     for part in PARTS:
         name = published[part.config_key]
         folder = find_folder(part, name, root, overrides.get(part.name))
-        config = part.builtin(name) if folder is None and part.name in inside else None
-        if config is None:
+        if folder is None and part.name in inside and folder_name(name) in BUILTIN_CONFIGS:
+            configs[part.sub_config] = dict(BUILTIN_CONFIGS[folder_name(name)])
+        else:
             folder = folder or hub_folder(part, name, root)
-            config = part.select_config(read_json(folder / "config.json"))
-        configs[part.sub_config] = config
+            configs[part.sub_config] = part.select_config(read_json(folder / "config.json"))
     return configs
 
 

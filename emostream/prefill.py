@@ -85,7 +85,8 @@ class _LaidOut:
         )
         self.positions_1Q = positions[None]
         # The last prompt token always comes first: reasoning starts from it.
-        self.rows = torch.cat((tree.rows_R.new_zeros(1), tree.rows_R)) + self.length - self.prefix - 1  # fmt: skip
+        rows = torch.cat((tree.rows_R.new_zeros(1), tree.rows_R))
+        self.rows = rows + self.length - self.prefix - 1
         self.mask_11QC = _mask(self.prefix, self.length, tree.ancestors_KK)[None, None]
         self.cache = BlockCache(model.config, 0, 0, device, model.dtype)
         self._prefix_ids = prompt_X[None, : self.prefix]

@@ -119,10 +119,9 @@ def write_weights(folder: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def _save(tensors: dict[str, Tensor], file: Path) -> None:
+    # A new file has the mode that the user's umask gives; safetensors leaves one that its owner alone may read.
     file.touch()
-    mode = (
-        file.stat().st_mode
-    )  # the user's umask; safetensors leaves a file that its owner alone may read
+    mode = file.stat().st_mode
     save_file(tensors, file, metadata={"format": "pt"})
     file.chmod(mode)
 

@@ -14,6 +14,7 @@ from emostream.media.container import describe, open_container
 from emostream.media.files import AudioRange, read_audio
 from emostream.media.frames import TimedFrame, upright_rgb
 from emostream.media.info import BOTH, MediaInfo, MediaStats, Modality
+from emostream.media.pcm import SAMPLE_RATE_HZ
 from emostream.media.reader import MediaReader
 from emostream.media.source import PacketSource
 from emostream.sampling import EDGE_S, segment_midpoint_indices
@@ -96,8 +97,8 @@ def load_clip(
             audio = None
     if picked is None and audio is None:
         raise MediaError("; ".join(missing.values()))
-    if end_s is None and need == BOTH:
-        heard_s = 0.0 if audio is None else audio.start_s + len(audio.pcm) / 16_000
+    if end_s is None and BOTH.issubset(need):
+        heard_s = 0.0 if audio is None else audio.start_s + len(audio.pcm) / SAMPLE_RATE_HZ
         stats.check_length(info, max(heard_s, picked.last_s if picked else 0.0))
     return Clip(
         frames=None if picked is None else picked.frames,

@@ -14,9 +14,6 @@ SAMPLE_RATE_HZ = 16_000
 #: Matroska and FLV, below the shortest packet that is lost in practice (Opus, 10 ms and more).
 TIMESTAMP_TOLERANCE_S = 0.0099
 
-#: Output samples that the resampler's filter needs before its start leaves no trace (measured: 130 at most, at 8 kHz).
-RESAMPLER_SETTLE = 256
-
 
 def sample_index(time_s: float) -> int:
     """The sample of the 16 kHz grid nearest to `time_s`; sample n is at n / 16000 s of the media clock."""

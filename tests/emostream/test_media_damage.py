@@ -63,6 +63,13 @@ def test_a_file_cut_short_gives_what_is_left_and_says_so(
     assert len({read_number(rgb) for rgb in clip.frames}) == 8
 
 
+def test_a_clip_cut_short_says_so_in_whatever_kind_of_collection_both_are_asked_for(
+    tmp_path: Path,
+) -> None:
+    path = truncate(write(tmp_path / "cut.mkv"), 0.6)
+    assert load_clip(path, need=("audio", "video")).stats.short_by_s > 1
+
+
 def test_an_mp4_without_its_index_is_named_as_such(tmp_path: Path) -> None:
     path = truncate(write(tmp_path / "cut.mp4"), 0.6)
     for reading in (probe, load_clip, MediaReader):
