@@ -4,17 +4,15 @@ They come from a `FeatureStore`, or clips are decoded and go through the towers 
 """
 
 import itertools
-from collections import deque
-from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from emostream.media import Modality
 from emostream.modeling import EmostreamForCausalLM
 from emostream.processor import EmostreamProcessor
-from training.features import DecodedClip, FeatureStore, decode_clip, encode_clips
+from training.clip_encoding import DecodedClip, computed_ahead, decode_clip, encode_clips
+from training.features import FeatureStore
 from training.manifest import Row
 
 
@@ -85,7 +83,22 @@ def computed_features(
         batch_size: Clips at once.
         loaders: Threads that decode.
     """
-    decoded = _decode_ahead(model, processor, rows, todo, partners, 2 * batch_size, loaders)
+
+    def decode(index: int) -> tuple[int, DecodedClip, DecodedClip]:
+        """The clip, and whatever holds the sound that it is given beside its own."""
+        row = rows[index]
+        if row.label is None:
+            return index, DecodedClip(row, problem="no label"), DecodedClip(row)
+        clip = decode_clip(processor, row, model.config.num_frames)
+        if clip.problem:
+            return index, DecodedClip(row, problem=f"unreadable: {clip.problem}"), DecodedClip(row)
+        if partners is None:
+            return index, clip, DecodedClip(row)
+        # A partner that cannot be decoded is counted where it is evaluated itself.
+        partner = rows[partners[index]]
+        return index, clip, decode_clip(processor, partner, model.config.num_frames, {"audio"})
+
+    decoded = computed_ahead(decode, todo, threads=loaders, ahead=2 * batch_size)
     while batch := list(itertools.islice(decoded, batch_size)):
         # What cannot be decoded holds neither pictures nor sound, so it costs nothing here.
         own = encode_clips(model, [clip for _, clip, _ in batch])
@@ -94,42 +107,3 @@ def computed_features(
             yield ClipFeatures(
                 index, mine.get("vision"), mine.get("audio"), theirs.get("audio"), clip.problem
             )
-
-
-def _decode_ahead(
-    model: EmostreamForCausalLM,
-    processor: EmostreamProcessor,
-    rows: Sequence[Row],
-    todo: Sequence[int],
-    partners: Sequence[int] | None,
-    limit: int,
-    loaders: int,
-) -> Iterator[tuple[int, DecodedClip, DecodedClip]]:
-    sound: tuple[Modality, ...] = ("audio",)
-
-    def load(index: int) -> tuple[int, DecodedClip, DecodedClip]:
-        row = rows[index]
-        if row.label is None:
-            return index, DecodedClip(row, problem="no label"), DecodedClip(row)
-        clip = _decode(row)
-        if clip.problem or partners is None:
-            problem = clip.problem and f"unreadable: {clip.problem}"
-            return index, DecodedClip(row, clip.pixels, clip.mel, problem), DecodedClip(row)
-        # A partner that cannot be decoded is counted where it is evaluated itself.
-        return index, clip, _decode(rows[partners[index]], sound)
-
-    def _decode(row: Row, need: Collection[Modality] = ("video", "audio")) -> DecodedClip:
-        return decode_clip(processor, row, model.config.num_frames, need)
-
-    with ThreadPoolExecutor(loaders, thread_name_prefix="clips") as pool:
-        ahead: deque[Future[tuple[int, DecodedClip, DecodedClip]]] = deque()
-        try:
-            for index in todo:
-                ahead.append(pool.submit(load, index))
-                if len(ahead) > limit:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        finally:
-            for future in ahead:
-                future.cancel()

@@ -12,12 +12,11 @@ other towers, of another number of frames or of a file that has changed since ar
 
 import functools
 import hashlib
+import itertools
 import json
 import os
 import secrets
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -27,11 +26,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from emostream.errors import ConfigError, MediaError
-from emostream.media import Modality, load_clip
-from emostream.media.info import BOTH
+from emostream.errors import ConfigError
 from emostream.modeling import EmostreamForCausalLM
-from emostream.processor import SAMPLE_RATE_HZ, EmostreamProcessor
+from emostream.processor import EmostreamProcessor
+from training.clip_encoding import computed_ahead, decode_clip, encode_clips
 from training.manifest import Row
 
 DTYPES: Final = ("float16", "float32")
@@ -39,6 +37,7 @@ MODALITIES: Final = ("vision", "audio")
 _SHARD_BYTES: Final = 128 * 2**20
 _SHARD_CLIPS: Final = 512
 _OPEN_ARRAYS: Final = 256  # each holds a file descriptor
+_THREADS: Final = 2  # that decode clips
 
 Key = tuple[str, float, float | None]
 
@@ -111,7 +110,6 @@ def cache_features(
     *,
     batch_size: int = 8,
     dtype: str = "float16",
-    loaders: int = 2,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> FeatureStore:
     """Run the towers over all clips that the folder does not hold yet; an interrupted call continues.
@@ -125,7 +123,6 @@ def cache_features(
         folder: Where features are kept; several towers may share it.
         batch_size: Clips at once.
         dtype: `float16`, or `float32` at twice the size.
-        loaders: Threads that decode clips.
         on_progress: Called with the number of clips done and of all.
 
     Returns:
@@ -146,7 +143,13 @@ def cache_features(
     todo = [row for key, row in wanted.items() if key not in places]
     on_progress(len(places), len(wanted))
     shard = _Shard(home, dtype)
-    for batch in _batches(_decoded(processor, todo, model.config.num_frames, loaders), batch_size):
+    clips = computed_ahead(
+        lambda row: decode_clip(processor, row, model.config.num_frames),
+        todo,
+        threads=_THREADS,
+        ahead=8 * _THREADS,
+    )
+    while batch := list(itertools.islice(clips, batch_size)):
         good = [clip for clip in batch if clip.problem is None]
         problems |= {clip_key(clip.row): clip.problem for clip in batch if clip.problem}
         for clip, features in zip(good, encode_clips(model, good), strict=True):
@@ -157,94 +160,6 @@ def cache_features(
         on_progress(len(places) + len(shard) + len(problems), len(wanted))
     places |= shard.write()
     return FeatureStore(places, problems)
-
-
-@dataclass(frozen=True, slots=True)
-class DecodedClip:
-    """A clip as the towers take it, or why it cannot be had."""
-
-    row: Row
-    pixels: Tensor | None = None  # (T, 3, S, S)
-    mel: Tensor | None = None  # (F, M)
-    problem: str | None = None
-
-
-def decode_clip(
-    processor: EmostreamProcessor,
-    row: Row,
-    num_frames: int,
-    need: Collection[Modality] = BOTH,
-) -> DecodedClip:
-    """Decode and preprocess a row's clip.
-
-    Args:
-        processor: The model's.
-        row: The clip.
-        num_frames: Frames to take of it.
-        need: Modalities to decode.
-    """
-    try:
-        clip = load_clip(row.path, num_frames, row.start_s, row.end_s, need=need)
-    except MediaError as error:
-        return DecodedClip(row, problem=str(error))
-    limit = int(processor.max_context_s * SAMPLE_RATE_HZ)
-    return DecodedClip(
-        row,
-        None if clip.frames is None else processor.pixels(clip.frames),
-        # What lies beyond the tower's context is cut here, as `mel` would with a warning for each clip.
-        None if clip.audio is None else processor.mel(clip.audio[:limit]),
-    )
-
-
-def _decoded(
-    processor: EmostreamProcessor, rows: Sequence[Row], num_frames: int, loaders: int
-) -> Iterator[DecodedClip]:
-    """Decode and preprocess clips on threads, in order and a little ahead."""
-    with ThreadPoolExecutor(loaders, thread_name_prefix="clips") as pool:
-        ahead: deque[Future[DecodedClip]] = deque()
-        try:
-            for row in rows:
-                ahead.append(pool.submit(decode_clip, processor, row, num_frames))
-                if len(ahead) > 8 * loaders:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        finally:
-            for future in ahead:
-                future.cancel()
-
-
-def _batches(clips: Iterator[DecodedClip], size: int) -> Iterator[list[DecodedClip]]:
-    batch: list[DecodedClip] = []
-    for clip in clips:
-        batch.append(clip)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-@torch.inference_mode()
-def encode_clips(
-    model: EmostreamForCausalLM, clips: Sequence[DecodedClip]
-) -> list[dict[str, Tensor]]:
-    """`vision` and `audio` features of each clip, every tower run once for all that are of one shape."""
-    out: list[dict[str, Tensor]] = [{} for _ in clips]
-    for name, inputs, tower in (
-        ("vision", [clip.pixels for clip in clips], model.model.vision),
-        ("audio", [clip.mel for clip in clips], model.model.audio),
-    ):
-        alike: dict[torch.Size, list[int]] = {}
-        for index, value in enumerate(inputs):
-            if value is not None:
-                alike.setdefault(value.shape, []).append(index)
-        for members in alike.values():
-            stacked = torch.stack([inputs[index] for index in members])  # type: ignore[misc]
-            features = tower(stacked.to(model.device, model.dtype))
-            for index, value in zip(members, features, strict=True):
-                out[index][name] = value
-    return out
 
 
 class _Shard:

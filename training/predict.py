@@ -18,6 +18,7 @@ from emostream.modeling import EmostreamForCausalLM
 from emostream.processor import EmostreamProcessor
 from emostream.recognizer import Recognizer
 from emostream.streaming import MediaTokens
+from training.clip_encoding import run_by_shape
 from training.clip_features import ClipFeatures, computed_features, stored_features
 from training.features import FeatureStore
 from training.manifest import Row
@@ -173,19 +174,13 @@ class _Predictor:
 
     def _embed(self, name: str, features: Sequence[Tensor | None]) -> list[Tensor | None]:
         """Tokens (N, H) of each clip; those of one shape go through the connector or projector together."""
-        out: list[Tensor | None] = [None] * len(features)
-        alike: dict[torch.Size, list[int]] = {}
-        for index, value in enumerate(features):
-            if value is not None:
-                alike.setdefault(value.shape, []).append(index)
-        for members in alike.values():
-            batch = torch.stack([features[index] for index in members])  # type: ignore[misc]
-            gate = self._gate_13.expand(len(members), -1)
+
+        def run(batch: Tensor) -> Tensor:
+            gate = self._gate_13.expand(len(batch), -1)
             embedded = self._backbone.embed_media(**{name: batch.to(self._device)}, gate=gate)
-            tokens = next(part for part in embedded if part is not None)
-            for index, value in zip(members, tokens, strict=True):
-                out[index] = value
-        return out
+            return next(part for part in embedded if part is not None)
+
+        return run_by_shape(run, features)
 
 
 def _shown(
