@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from stream.capture_process import EXIT_OK, EXIT_USER_ERROR
+from stream.capture_process import EXIT_OK, EXIT_RETRY, EXIT_USER_ERROR
 from stream.device import Backoff
 from stream.ingest_protocol import IngestAddress, Stream
 from stream.lifeline import LIFELINE_VARIABLE, QUIT
@@ -182,9 +182,16 @@ class _Child:
         self._thread.join()
 
     def _run(self) -> None:
-        while (process := self._spawn()) is not None:
+        while True:
             started_s = time.perf_counter()
-            code, problem = self._attend(process)
+            try:
+                process = self._spawn()
+            except OSError as error:  # no memory or no process left, which may pass
+                code, problem = EXIT_RETRY, f"cannot be started: {error}"
+            else:
+                if process is None:
+                    return
+                code, problem = self._attend(process)
             if self._owner.stopping.is_set() or code == EXIT_OK:
                 return
             if code == EXIT_USER_ERROR:

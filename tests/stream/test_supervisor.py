@@ -1,5 +1,6 @@
 """Supervision of real processes: restarts, orderly ends, and no orphan whatever kills the parent."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -12,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from stream.device import Backoff
-from stream.ingest import Connected, IngestAddress, StateChanged
+from stream.ingest_events import Connected, StateChanged
+from stream.ingest_protocol import IngestAddress
 from stream.supervisor import Capture, Supervisor
 from tests.stream.ingest_rig import WAIT_S, Receiver
 
@@ -51,7 +53,8 @@ sys.exit(code)
 """
 PARENT = """
 import sys, time
-from stream.ingest import IngestServer, StateChanged
+from stream.ingest import IngestServer
+from stream.ingest_events import StateChanged
 from stream.supervisor import Capture, Supervisor
 
 server = IngestServer(step_s=0.5)
@@ -126,6 +129,24 @@ def test_a_killed_process_is_started_again_and_counted(modules: Path, receiver: 
         assert receiver.of(Connected)[1].pid != killed
         assert supervisor.restarts("cam") == 1
         assert second.restarts == 0  # of the device, which a new process opened for the first time
+
+
+def test_a_process_that_cannot_be_started_is_tried_again(
+    modules: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spawn, refusals = subprocess.Popen, [OSError(errno.EAGAIN, "no process left")]
+
+    def flaky(*arguments, **options) -> subprocess.Popen:
+        if refusals:
+            raise refusals.pop()
+        return spawn(*arguments, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", flaky)
+    address = receiver.server.bind_local()
+    with Supervisor(address, [beacon()], backoff=quick_backoff) as supervisor:
+        supervisor.start()
+        receiver.wait_events(Connected)
+        assert supervisor.restarts("cam") == 1
 
 
 def test_a_user_error_is_reported_with_its_reason_and_not_retried(
