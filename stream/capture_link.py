@@ -283,7 +283,9 @@ class CaptureLink:
             self._next_sample = first + pcm.size
             for at in range(0, pcm.size, MAX_PCM_SAMPLES):
                 part = np.ascontiguousarray(pcm[at : at + MAX_PCM_SAMPLES], "<f4")
-                header = PcmHeader((first + at) / PCM_RATE_HZ, 0, min(gap_samples, part.size))
+                lacking = min(gap_samples, part.size)
+                gap_samples -= lacking
+                header = PcmHeader((first + at) / PCM_RATE_HZ, 0, lacking)
                 self._put(Item(header, part.data.cast("B"), 1000 * part.size / PCM_RATE_HZ))
 
     def send_mark(self, stream: Stream, time_s: float) -> None:
@@ -374,6 +376,7 @@ class CaptureLink:
                     own if all(own) else zmq.curve_keypair()
                 )
                 socket.curve_serverkey = self._address.server_key.encode()
+            socket.ipv6 = "[" in self._address.endpoint
             socket.connect(self._address.endpoint)
         except BaseException as error:
             socket.close(linger=0)

@@ -23,22 +23,11 @@ from typing import Any
 import zmq
 import zmq.utils.monitor
 
-from stream.capture_link import CaptureLink
-from stream.ingest_events import (
-    Connected,
-    Ended,
-    EpochSet,
-    Frame,
-    IngestEvent,
-    Marked,
-    Pcm,
-    PeerLost,
-    StateChanged,
-)
+from stream import endpoints
+from stream.ingest_events import IngestEvent
 from stream.ingest_peers import PeerTable, Socket
 from stream.ingest_protocol import (
     MAX_MESSAGE_BYTES,
-    Credit,
     Downstream,
     End,
     Hello,
@@ -56,29 +45,14 @@ from stream.ingest_protocol import (
 from stream.link_loop import drain
 from stream.local_endpoint import LocalEndpoint
 
-__all__ = [
-    "CaptureLink",
-    "Connected",
-    "Ended",
-    "EpochSet",
-    "Frame",
-    "IngestAddress",
-    "IngestEvent",
-    "IngestServer",
-    "Marked",
-    "Pcm",
-    "PeerLost",
-    "StateChanged",
-]
-
 _log = logging.getLogger(__name__)
 
 
 class IngestServer:
     """Receives frames, sound and device states from capture processes.
 
-    Call `poll` and `close` from one thread; `start`, `grant`, `stop_source`, `wake` and `stats` from any. Nothing that
-    a peer sends can raise: what is not of the protocol is dropped, counted in `stats`, and logged the first time.
+    Call `poll` and `close` from one thread; `start`, `grant`, `wake` and `stats` from any. Nothing that a peer
+    sends can raise: what is not of the protocol is dropped, counted in `stats`, and logged the first time.
 
     Args:
         step_s: grid step, told to every peer.
@@ -150,7 +124,8 @@ class IngestServer:
             secure: sets security options of the socket before it is bound.
 
         Raises:
-            zmq.ZMQError: the endpoint is in use or not ours.
+            BindError: the address is taken, does not exist on this host, or may not be used.
+            ConfigError: the endpoint is malformed.
         """
         return self._bind(self._context, endpoint, token, secure)
 
@@ -174,20 +149,16 @@ class IngestServer:
 
     # From any thread
 
-    def start(self, source: str | None = None) -> None:
-        """The model is warm: pacing begins for `source`, or for every source; who comes later is told at once."""
-        self._post(lambda: self._peers.start(source))
+    def start(self) -> None:
+        """The model is warm: pacing begins; who comes later is told at once."""
+        self._post(self._peers.start)
 
     def grant(self, source: str, messages: int) -> None:
         """Let the lossless peers of `source` send so many more frames or PCM chunks: as many as were consumed.
 
         `INITIAL_CREDIT` is granted to each when it has been told to start.
         """
-        self._post(lambda: self._peers.tell(source, Credit(messages), lossless_only=True))
-
-    def stop_source(self, source: str) -> None:
-        """Tell the capture processes of `source` to exit."""
-        self._post(lambda: self._peers.tell(source, Stop()))
+        self._post(lambda: self._peers.grant(source, messages))
 
     def wake(self) -> None:
         """Make a `poll` that waits return now."""
@@ -240,7 +211,7 @@ class IngestServer:
             router.maxmsgsize = self._max_message_bytes
             if secure is not None:
                 secure(router)
-            router.bind(endpoint)
+            reached = endpoints.bind(router, endpoint)
         except BaseException:
             router.close(linger=0)
             raise
@@ -251,7 +222,7 @@ class IngestServer:
         self._routers[router] = token
         for socket in (router, monitor):
             self._poller.register(socket, zmq.POLLIN)
-        return bytes(router.getsockopt(zmq.LAST_ENDPOINT)).rstrip(b"\0").decode()
+        return reached
 
     def _read_monitor(self, monitor: Socket) -> None:
         with contextlib.suppress(zmq.Again):

@@ -76,10 +76,16 @@ class _Losses:
 
 
 class Ledger:
-    """One source across the capture processes that serve it, one after the other."""
+    """One source across the capture processes that serve it, one after the other.
 
-    def __init__(self, source: str) -> None:
+    Args:
+        source: its name.
+        step_s: grid step, by which the mark of a file's frame may be ahead of the clock.
+    """
+
+    def __init__(self, source: str, step_s: float) -> None:
         self.source = source
+        self._step_s = step_s
         self.epoch_s: float | None = None
         self._losses: dict[Stream, _Losses] = {"video": _Losses(), "audio": _Losses()}
         self._reached_s: dict[Stream, float] = {}
@@ -106,7 +112,9 @@ class Ledger:
         match message:
             case FrameHeader():
                 self._check(peer, "video", message.time_s, now_s)
-                self._check(peer, "video", message.mark_s or message.time_s, now_s)
+                if message.mark_s is not None:
+                    # What follows a file's frame is known when it is sent, before its cell is over.
+                    self._check(peer, "video", message.mark_s - self._step_s, now_s)
                 rgb = frame_pixels(message, payload)
                 peer.count("video", message.seq)
                 self._reach("video", message.time_s)

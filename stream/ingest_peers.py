@@ -38,8 +38,7 @@ class PeerTable:
         self._peers: dict[tuple[Socket, bytes], Peer] = {}
         self._owners: dict[tuple[str, Stream], tuple[Socket, bytes]] = {}
         self._ledgers: dict[str, Ledger] = {}
-        self._all_started = False
-        self._started: set[str] = set()
+        self._started = False
         self._checked_s = time.perf_counter()
 
     def __iter__(self) -> Iterator[tuple[Socket, bytes]]:
@@ -63,13 +62,12 @@ class PeerTable:
             self._send(router, identity, Reject(refusal))
             return None
         peer = self._peers[router, identity] = Peer(hello, time.perf_counter())
-        ledger = self._ledgers.setdefault(hello.source, Ledger(hello.source))
+        ledger = self._ledgers.setdefault(hello.source, Ledger(hello.source, self._step_s))
         if not known:
             self._replace(router, identity, hello, ledger)
-        started = self._all_started or hello.source in self._started
         resume_s = ledger.resume_s(hello)
-        self._send(router, identity, Welcome(self._step_s, started, ledger.epoch_s, resume_s))
-        if started:
+        self._send(router, identity, Welcome(self._step_s, self._started, ledger.epoch_s, resume_s))
+        if self._started:
             self._grant_first(router, identity, peer)
         if known:
             return None  # it asked again because our answer was slow
@@ -96,26 +94,22 @@ class PeerTable:
             if old is not None:
                 self._send(*owner, Reject(f"replaced by process {hello.pid}"))
 
-    def start(self, source: str | None) -> None:
-        """Begin the pacing of one source or all, for peers present and to come."""
-        if source is None:
-            self._all_started = True
-        else:
-            self._started.add(source)
+    def start(self) -> None:
+        """Begin the pacing, for peers present and to come."""
+        self._started = True
         for (router, identity), peer in self._peers.items():
-            if source in (None, peer.hello.source):
-                self._send(router, identity, Start())
-                self._grant_first(router, identity, peer)
+            self._send(router, identity, Start())
+            self._grant_first(router, identity, peer)
 
     def _grant_first(self, router: Socket, identity: bytes, peer: Peer) -> None:
         if peer.hello.lossless:
             self._send(router, identity, Credit(INITIAL_CREDIT))
 
-    def tell(self, source: str, message: Downstream, *, lossless_only: bool = False) -> None:
-        """Send a message to the peers of a source."""
+    def grant(self, source: str, messages: int) -> None:
+        """Let the lossless peers of a source send so many more frames or PCM chunks."""
         for (router, identity), peer in self._peers.items():
-            if peer.hello.source == source and (peer.hello.lossless or not lossless_only):
-                self._send(router, identity, message)
+            if peer.hello.source == source and peer.hello.lossless:
+                self._send(router, identity, Credit(messages))
 
     def find_silent(self, listened: bool) -> list[PeerLost]:
         """Forget the peers that are gone.

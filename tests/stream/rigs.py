@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream import lifeline
-from stream.ingest import IngestEvent, IngestServer
+from stream.ingest import IngestServer
+from stream.ingest_events import IngestEvent
 
 Picture = Callable[[float], NDArray[np.uint8]]
 

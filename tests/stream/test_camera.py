@@ -14,7 +14,7 @@ from stream.camera_driver import CameraConfig, FrameStamps, to_rgb
 from stream.capture_process import EXIT_USER_ERROR
 from stream.device import Backoff
 from stream.grid_picker import grid_index
-from stream.ingest import Frame, IngestEvent, StateChanged
+from stream.ingest_events import Frame, IngestEvent, StateChanged
 from tests.stream.rigs import (
     WAIT_S,
     CaptureProcess,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stream.device import EXIT_STUCK
-from stream.ingest import StateChanged
+from stream.ingest_events import StateChanged
 from tests.stream.rigs import CaptureProcess, until
 
 ROOT = str(Path(__file__).parents[2])

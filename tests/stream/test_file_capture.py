@@ -17,8 +17,7 @@ import pytest
 
 from emostream.media import MediaReader, PcmChunk
 from stream.device import Backoff
-from stream.ingest import Connected, Ended, EpochSet, Frame, Pcm, StateChanged
-from stream.ingest_events import IngestEvent
+from stream.ingest_events import Connected, Ended, EpochSet, Frame, IngestEvent, Pcm, StateChanged
 from stream.ingest_peers import INITIAL_CREDIT
 from stream.network_capture import SharedClock
 from stream.supervisor import Capture, Supervisor
@@ -157,7 +156,8 @@ def test_loop_goes_on_in_time_without_a_seam(tmp_path: Path) -> None:
         receiver.server.start()
         supervisor.start()
         receiver.wait_for(lambda: any(pcm.start_s > 3.0 for pcm in receiver.of(Pcm)))
-        receiver.server.stop_source("clip")
+        receiver.stop()
+        receiver.server.close()
         assert supervisor.wait(WAIT_S)
         assert supervisor.restarts("clip") == 0
         heard, once = sound(receiver.events), expected(path)[1]

@@ -8,7 +8,8 @@ import pytest
 from numpy.typing import NDArray
 
 from emostream.sampling import grid_index
-from stream.ingest import Connected, Ended, Frame, IngestServer, Marked, Pcm, StateChanged
+from stream.ingest import IngestServer
+from stream.ingest_events import Connected, Ended, Frame, Marked, Pcm, StateChanged
 from stream.ingest_protocol import PCM_RATE_HZ
 from stream.messages import Label
 from stream.run import captures

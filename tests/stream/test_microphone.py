@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from emostream.errors import ConfigError, DeviceError, DeviceTimeout
 from stream import microphone_driver
-from stream.ingest import IngestEvent, Pcm, StateChanged
+from stream.ingest_events import IngestEvent, Pcm, StateChanged
 from stream.ingest_protocol import PCM_RATE_HZ
 from stream.microphone import Microphone, MicrophoneConfig, sound_source
 from stream.microphone_driver import SoundInput, choose
