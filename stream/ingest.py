@@ -13,6 +13,7 @@ In the thread that owns the windowers::
 
 import contextlib
 import logging
+import math
 import secrets
 import threading
 import time
@@ -44,6 +45,8 @@ from stream.ingest_protocol import (
 )
 from stream.link_loop import drain
 from stream.local_endpoint import LocalEndpoint
+
+FAREWELL_S = 0.2  # for peers to read that they are to stop
 
 _log = logging.getLogger(__name__)
 
@@ -135,8 +138,10 @@ class IngestServer:
             if self._closed:
                 return
             self._closed = True
-        for router, identity in self._peers:
-            self._send(router, identity, Stop())
+        for monitor in self._monitors:
+            self._read_monitor(monitor)
+        told = sum(self._send(router, identity, Stop()) for router, identity in self._peers)
+        self._wait_until_left(told)
         for router in self._routers:
             router.disable_monitor()
             router.close()
@@ -209,6 +214,7 @@ class IngestServer:
             router.linger = 200
             router.rcvhwm = 64  # each peer's; the rest waits in its own bounded queue
             router.maxmsgsize = self._max_message_bytes
+            router.router_mandatory = True  # says so when a peer has gone
             if secure is not None:
                 secure(router)
             reached = endpoints.bind(router, endpoint)
@@ -224,12 +230,28 @@ class IngestServer:
             self._poller.register(socket, zmq.POLLIN)
         return reached
 
-    def _read_monitor(self, monitor: Socket) -> None:
+    def _read_monitor(self, monitor: Socket) -> int:
+        """Count what has become of connections; returns how many have ended."""
+        ended = 0
         with contextlib.suppress(zmq.Again):
             while True:
                 event = zmq.utils.monitor.recv_monitor_message(monitor, zmq.NOBLOCK)["event"]
-                ended = event == zmq.EVENT_DISCONNECTED
-                self._count("disconnected" if ended else "handshake_failed")
+                if event == zmq.EVENT_DISCONNECTED:
+                    ended += 1
+                    self._count("disconnected")
+                else:
+                    self._count("handshake_failed")
+        return ended
+
+    def _wait_until_left(self, peers: int) -> None:
+        """Wait until so many have hung up, not for long: what they have yet to read is lost if we do it first."""
+        poller = zmq.Poller()
+        for monitor in self._monitors:
+            poller.register(monitor, zmq.POLLIN)
+        deadline_s = time.perf_counter() + FAREWELL_S
+        while peers > 0 and (left_s := deadline_s - time.perf_counter()) > 0:
+            for monitor, _ in poller.poll(math.ceil(1000 * left_s)):
+                peers -= self._read_monitor(monitor)
 
     def _receive(self, router: Socket, events: list[IngestEvent], max_messages: int) -> bool:
         """Take what waits in a socket; false if there was more than `max_messages`."""
@@ -281,9 +303,17 @@ class IngestServer:
         self._commands.append(command)
         self.wake()
 
-    def _send(self, router: Socket, identity: bytes, message: Downstream) -> None:
-        with contextlib.suppress(zmq.Again):  # a peer that does not read will fall silent too
+    def _send(self, router: Socket, identity: bytes, message: Downstream) -> bool:
+        """Send without waiting; false if the peer has gone, or does not read and so will fall silent too."""
+        try:
             router.send_multipart([identity, encode(message), b""], zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            return False
+        return True
 
     def _count(self, reason: str, problem: str = "", amount: int = 1) -> None:
         with self._lock:

@@ -29,7 +29,7 @@ class PeerTable:
     def __init__(
         self,
         step_s: float,
-        send: Callable[[Socket, bytes, Downstream], None],
+        send: Callable[[Socket, bytes, Downstream], object],
         count: Callable[[str, str], None],
     ) -> None:
         self._step_s = step_s

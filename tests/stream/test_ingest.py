@@ -437,6 +437,15 @@ def test_a_lossless_sender_that_waits_is_freed_by_a_stop() -> None:
             assert not link.refused
 
 
+def test_whoever_is_connected_when_the_server_closes_is_told_to_stop() -> None:
+    for _ in range(12):  # what a peer has not read when the connection ends, libzmq forgets
+        with Receiver() as receiver, link_to(receiver.server.bind_local()) as link:
+            link.wait_ready(WAIT_S)
+            receiver.stop()
+            receiver.server.close()
+            assert link.wait_stopped(2.0)
+
+
 def test_start_reaches_those_present_and_those_to_come(receiver: Receiver) -> None:
     address = receiver.server.bind_local()
     with link_to(address, source="early") as early:
