@@ -4,11 +4,11 @@ Each window is decoded and encoded whole, with no windower, streaming encoder or
 answer is scored behind the prompt by itself. Slow on purpose; the live pipeline is tested against it.
 """
 
-import dataclasses
 import math
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +29,7 @@ from stream.recording import RecordingError
 from stream.rolling import Rolling
 
 SESSION = "infer"
-#: Joints between audio packets are rounded to samples; so much silence is no gap.
-TOLERATED_S = 0.001
+TOLERATED_S = 0.001  # of silence: joints between audio packets are rounded to samples
 
 
 def infer(
@@ -72,49 +71,50 @@ def infer(
         begun_s = time.perf_counter()
         end_s = grid_time(index, config.step_s)
         start_s = end_s - config.window_s
-        frames, repeated = (None, config.num_frames) if chosen is None else chosen.at(index)
+        shown = None if chosen is None else chosen.at(index)
         audio, gap_s = None, config.window_s
         if info.audio is not None:
             heard = read_audio(path, start_s, end_s)
             audio, gap_s = heard.pcm, heard.missing_samples / SAMPLE_RATE_HZ
         modalities = Modalities(
-            video=_presence(repeated, config.num_frames),
+            video=_presence(
+                config.num_frames if shown is None else shown.repeated, config.num_frames
+            ),
             audio=_presence(0.0 if gap_s <= TOLERATED_S else gap_s, config.window_s),
         )
         if modalities.video == "missing":
-            frames = None
+            shown = None
         if modalities.audio == "missing":
             audio = None
-        if frames is not None or audio is not None:
+        if shown is not None or audio is not None:
+            frames = None if shown is None else shown.frames
             scores = _scores(model, processor, labels, frames, audio)
             spent_ms = 1e3 * (time.perf_counter() - begun_s)
-            yield dataclasses.replace(
-                Label(
-                    source=source,
-                    timestamp_s=end_s,
-                    unix_time_s=None,
-                    window=Window(id=index, start_s=start_s, end_s=end_s),
-                    label=max(scores, key=scores.__getitem__),
-                    scores=scores,
-                    smoothed=rolling.update(end_s, scores),
-                    modalities=modalities,
-                    frames_used=0 if frames is None else config.num_frames - repeated,
-                    audio_gap_ms=1e3 * gap_s,
-                    av_skew_ms=None,
-                    dropped=Dropped(frames=0, audio_ms=0.0, windows=0),
-                    latency_ms=Latency(
-                        capture=0.0,
-                        queue=0.0,
-                        encode=0.0,
-                        prefill=spent_ms,
-                        decode=0.0,
-                        total=spent_ms,
-                    ),
-                    model=config.model_name,
-                ),
+            yield Label(
                 session=SESSION,
                 seq=seq,
+                source=source,
+                timestamp_s=end_s,
+                unix_time_s=None,
                 published_s=time.time(),
+                window=Window(id=index, start_s=start_s, end_s=end_s),
+                label=max(scores, key=scores.__getitem__),
+                scores=scores,
+                smoothed=rolling.update(end_s, scores),
+                modalities=modalities,
+                frames_used=0 if shown is None else shown.distinct,
+                audio_gap_ms=1e3 * gap_s,
+                av_skew_ms=None,
+                dropped=Dropped(frames=0, audio_ms=0.0, windows=0),
+                latency_ms=Latency(
+                    capture=0.0,
+                    queue=0.0,
+                    encode=0.0,
+                    prefill=spent_ms,
+                    decode=0.0,
+                    total=spent_ms,
+                ),
+                model=config.model_name,
             )
             seq += 1
         index += config.hop_steps
@@ -141,7 +141,22 @@ def write_labels(labels: Iterable[Label], out: Path) -> int:
     return count
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """The frames of one window.
+
+    Attributes:
+        frames: (T, H, W, 3) uint8 RGB, oldest first.
+        repeated: Grid points among them that have no frame of their own.
+        distinct: How many different frames they are.
+    """
+
+    frames: NDArray[np.uint8]
+    repeated: int
+    distinct: int
+
+
+@dataclass(frozen=True, slots=True)
 class _Pictures:
     """Frames at hand when a window is due."""
 
@@ -150,15 +165,19 @@ class _Pictures:
     last: bool
     config: InferenceConfig
 
-    def at(self, index: int) -> tuple[NDArray[np.uint8] | None, int]:
-        """(T, H, W, 3) frames of the window that ends at a grid point, and how many of them stand in."""
+    def at(self, index: int) -> _Shown | None:
+        """What the window that ends at a grid point shows; None if nothing is as early as that."""
         count = self.config.num_frames
         choice = grid_frames(
             [frame.time_s for frame in self.frames], index - count + 1, count, self.config.step_s
         )
         if choice.indices[-1] < 0:
-            return None, count
-        return np.stack([self.frames[i].rgb for i in choice.indices]), int(choice.repeated.sum())
+            return None
+        return _Shown(
+            np.stack([self.frames[i].rgb for i in choice.indices]),
+            repeated=int(choice.repeated.sum()),
+            distinct=len(set(choice.indices.tolist())),
+        )
 
 
 def _windows_of_frames(path: str | Path, config: InferenceConfig) -> Iterator[_Pictures]:

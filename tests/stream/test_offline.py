@@ -17,6 +17,8 @@ from tests.media_factory import Audio, Video, noise, write_media
 CASES = {
     "both.mp4": (Video(duration_s=7.3), Audio(duration_s=7.3, sound=noise())),
     "slow_video.mp4": (Video(duration_s=6.2, fps=3), None),
+    # Without a frame for every grid point: one from before the window may stand in.
+    "sparse_video.mp4": (Video(duration_s=6.2, fps=1.5), None),
     "sound.wav": (None, Audio(duration_s=5.7, codec="pcm_s16le", sound=noise())),
     "late_video.mp4": (
         Video(duration_s=4, fps=10, start_s=3.0),
