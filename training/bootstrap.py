@@ -63,23 +63,20 @@ def draws(clips: int, samples: int = SAMPLES, seed: int = 0) -> Floats:
     return generator.multinomial(clips, np.full(clips, 1 / clips), size=samples).astype(float)
 
 
-def estimate(runs: Sequence[Figure], drawn_SN: Floats, seed: int = 0) -> Estimate:
+def estimate(runs: Sequence[Figure], drawn_SN: Floats) -> Estimate:
     """The mean of a figure over runs, with an interval over clips and, if there are several, runs.
 
     Args:
         runs: The figure of each run, all on the same clips.
         drawn_SN: From `draws`.
-        seed: Of the resampling of runs.
     """
-    value, values_S = _resampled(runs, drawn_SN, np.random.default_rng([seed, 1]))
+    value, values_S = _resampled(runs, drawn_SN, np.random.default_rng([0, 1]))
     return Estimate(value, _interval(values_S)) if np.isfinite(value) else Estimate(None, None)
 
 
-def difference(
-    ours: Sequence[Figure], theirs: Sequence[Figure], drawn_SN: Floats, seed: int = 0
-) -> Estimate:
+def difference(ours: Sequence[Figure], theirs: Sequence[Figure], drawn_SN: Floats) -> Estimate:
     """How much greater a figure is in our runs than in theirs, all on the same clips: see `estimate`."""
-    generator = np.random.default_rng([seed, 2])
+    generator = np.random.default_rng([0, 2])
     (mine, mine_S), (other, other_S) = (
         _resampled(runs, drawn_SN, generator) for runs in (ours, theirs)
     )

@@ -19,6 +19,8 @@ from training.cues import Cues
 
 NO_ANSWER: Final = "none"
 """What None is called where predictions are listed."""
+LEAST_CLAIMS: Final = 3
+"""A reasoning that covers its clip makes so many, or as many as there are things to say, if these are fewer."""
 
 
 def confusion(
@@ -129,7 +131,8 @@ class Faithfulness:
         supported, contradicted, unverifiable: Distinct claims by verdict.
         salient: Things that the descriptions should have mentioned.
         mentioned: How many of these they did.
-        covered: Clips whose reasoning makes enough claims and speaks of each informative modality.
+        covered: Clips whose reasoning makes enough claims (`LEAST_CLAIMS`) and speaks of each
+            informative modality.
     """
 
     clips: int
@@ -166,22 +169,18 @@ class Faithfulness:
         return self.claims / self.clips if self.clips else None
 
 
-def faithfulness(
-    clips: Iterable[tuple[Cues, Sequence[Claim], Verification]], least_claims: int = 3
-) -> Faithfulness:
+def faithfulness(clips: Iterable[tuple[Cues, Sequence[Claim], Verification]]) -> Faithfulness:
     """Sum up what reasonings say against what clips show.
 
     Args:
         clips: For each clip with a reasoning its cues, the claims made and their verdicts.
-        least_claims: How many claims a reasoning should have to count as `covered`, or as many as
-            there are things to say about the clip, if they are fewer.
     """
     total = np.zeros(7, np.int64)
     for cues, claims, verdicts in clips:
         said = {(c.modality, c.cue, c.direction) for c in claims if not c.negated}
         salient = cues.salient()
         needed = {m for m, _, _ in salient if _informative(cues, m)}
-        enough = len(claims) >= min(least_claims, cues.offered())
+        enough = len(claims) >= min(LEAST_CLAIMS, cues.offered())
         covered = enough and needed <= {c.modality for c in claims}
         total += [
             1,

@@ -74,6 +74,8 @@ def predict(
 ) -> Iterator[list[Prediction]]:
     """Yield predictions batch by batch, in the order of `todo`.
 
+    A single clip is not shown under `shuffled_audio`: there is nobody else's sound.
+
     Args:
         model: From `load_model`, on its device.
         processor: Likewise.
@@ -85,6 +87,8 @@ def predict(
     if not todo:
         return
     conditions = [c for c in CONDITIONS if c == "both" or c in settings.conditions]
+    if len(rows) < 2:
+        conditions = [c for c in conditions if c != "shuffled_audio"]
     partners = _partners(rows, settings.seed) if "shuffled_audio" in conditions else None
     size = settings.batch_size
     clips = (
@@ -111,7 +115,7 @@ def predict(
 
 
 def _partners(rows: Sequence[Row], seed: int) -> list[int]:
-    """Whose sound each clip gets: the next clip's in a random cycle, so that none keeps its own."""
+    """Whose sound each of several clips gets: the next one's in a random cycle, so that none keeps its own."""
     order = np.random.default_rng(seed).permutation(len(rows))
     partners = np.empty(len(rows), int)
     partners[order] = np.roll(order, -1)

@@ -61,9 +61,10 @@ class Prediction:
         except TypeError as error:
             raise ConfigError(f"prediction: {error}") from error
 
-    def first(self, condition: str = "both") -> str | None:
-        """The label that scoring puts first under a condition; None where it was not scored."""
-        scores = self.scores.get(condition)
+    @property
+    def first(self) -> str | None:
+        """The label that scoring puts first on all that the clip has; None where it was not scored."""
+        scores = self.scores.get("both")
         return max(scores, key=scores.__getitem__) if scores else None
 
 
@@ -170,11 +171,11 @@ def _table(
 
 
 def _calibration(used: Sequence[Prediction]) -> dict[str, Any]:
-    scored = [p for p in used if p.first() is not None]
+    scored = [p for p in used if p.first is not None]
     if not scored:
         return {"ece": None, "reliability": []}
     confidence = np.array([max(p.scores["both"].values()) for p in scored])
-    bins = reliability(confidence, np.array([p.first() == p.label for p in scored]))
+    bins = reliability(confidence, np.array([p.first == p.label for p in scored]))
     return {"ece": ece(bins), "reliability": [asdict(b) for b in bins]}
 
 

@@ -31,6 +31,7 @@ class Packed:
         targets: (N, X) token that each position predicts; `IGNORED` in the prompt and in padding.
         source: Row and column of each scored token in the packed rows, (M,) each.
         place: Row and column of it among the completions, (M,) each.
+        completions: B.
     """
 
     input_ids: Tensor
@@ -39,13 +40,12 @@ class Packed:
     targets: Tensor
     source: tuple[Tensor, Tensor]
     place: tuple[Tensor, Tensor]
+    completions: int
 
     def unpack(self, values_NX: Tensor, completion_tokens: int) -> Tensor:
         """(N, X) values of packed positions -> (B, C), 0 where nothing is scored; differentiable."""
-        out_BC = values_NX.new_zeros(self._completions, completion_tokens)
+        out_BC = values_NX.new_zeros(self.completions, completion_tokens)
         return out_BC.index_put(self.place, values_NX[self.source])
-
-    _completions: int = 0
 
 
 def visible_keys(query_owners_NQ: Tensor, key_owners_NK: Tensor) -> Tensor:
@@ -111,5 +111,5 @@ def pack(
         targets=targets,
         source=source,
         place=(completion_M, token_M),
-        _completions=len(prompt_B),
+        completions=len(prompt_B),
     )

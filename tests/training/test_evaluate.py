@@ -142,6 +142,14 @@ def test_the_video_condition_is_the_clip_without_sound(tiny, rows, whole, tmp_pa
         assert ours["scores"]["video"] == pytest.approx(theirs["scores"]["video"], abs=1e-4)
 
 
+def test_a_single_clip_is_not_given_its_own_sound_as_anothers(tiny, rows, tmp_path):
+    settings = replace(SETTINGS, reasoning=False)
+    result = evaluate(*tiny, rows[:1], tmp_path, settings)
+    [prediction] = predictions(tmp_path)
+    assert set(prediction["scores"]) == {"both", "video", "audio"}
+    assert set(result["ablation"]) == {"clips", "both", "video", "audio"}
+
+
 def test_an_interrupted_run_continues_where_it_was(tiny, rows, whole, tmp_path):
     class Stop(Exception):
         pass

@@ -13,8 +13,8 @@ import parselmouth
 from numpy.typing import NDArray
 
 from emostream.errors import InputError
+from emostream.media import SAMPLE_RATE_HZ
 
-SAMPLE_RATE_HZ: Final = 16_000
 _STEP_S: Final = 0.01
 _SILENCE_DB: Final = 25.0
 """Below the loudest by this much is silence (de Jong and Wempe 2009)."""
