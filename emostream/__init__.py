@@ -8,13 +8,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from emostream.checkpoints import load_model, save_model
+    from emostream.checkpoints import load_model
+    from emostream.saving import save_model
 
 __all__ = ["EmotionClient", "load_model", "save_model"]
 
 _HOMES = {
     "load_model": "emostream.checkpoints",
-    "save_model": "emostream.checkpoints",
+    "save_model": "emostream.saving",
     "EmotionClient": "stream.client",
 }
 

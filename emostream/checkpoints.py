@@ -1,4 +1,4 @@
-"""Published checkpoints in and out: `load_model`, `save_model` and the errors that users meet on the way.
+"""Published checkpoints: `load_model`, what lies in their folders, and the errors that users meet on the way.
 
 A checkpoint is a folder with config.json, one or several safetensors files and a tokenizer. The three towers may be
 stored inside it, in folders that the config names, in folders of the same name beside config.json, or on the hub;
@@ -6,15 +6,11 @@ stored inside it, in folders that the config names, in folders of the same name 
 """
 
 import itertools
-import logging
-import shutil
-import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 from transformers import BertTokenizer, GenerationConfig, Qwen2Tokenizer, WhisperFeatureExtractor
 from transformers.initialization import no_init_weights
@@ -26,15 +22,7 @@ from emostream.modeling import EmostreamForCausalLM
 from emostream.parts import HUB_ERRORS, PARTS, Part, fetch, find_folder, hub_folder
 from emostream.processor import EmostreamProcessor
 from emostream.tokenizer_files import read_tokenizer
-from emostream.weights import (
-    read_json,
-    read_tensors,
-    tensor_names,
-    weight_files,
-    write_weights,
-)
-
-logger = logging.getLogger(__name__)
+from emostream.weights import read_json, read_tensors, tensor_names, weight_files
 
 #: The trained model that ships in the package; `make tiny` makes it.
 TINY_FOLDER = Path(__file__).with_name("assets") / "tiny"
@@ -68,7 +56,7 @@ def load_model(
     """
     overrides = _check_overrides(towers)
     root = checkpoint_folder(path_or_id)
-    published = _read_config(root)
+    published = read_config(root)
     stored = {file: tensor_names(file) for file in weight_files(root)}
     inside = _parts_inside(itertools.chain.from_iterable(stored.values()))
     config = EmostreamConfig.from_dict(
@@ -111,51 +99,10 @@ def load_model(
     return model.to(device).eval(), processor
 
 
-def save_model(
-    model: EmostreamForCausalLM, processor: EmostreamProcessor, path: str | Path
-) -> Path:
-    """Write a checkpoint that `load_model` and the upstream code open.
-
-    Everything is written to a temporary sibling first, so an interrupted save leaves `path` as it was.
-
-    Args:
-        model: Parameters are written in the dtype that they have; unused tensors and unknown config keys as they came.
-        processor: Its tokenizer goes beside config.json, its front ends into the towers' folders.
-        path: Folder; replaced if it is a checkpoint already.
-
-    Raises:
-        CheckpointError: `path` exists and is no checkpoint folder, or it cannot be written.
-    """
-    path = Path(path).expanduser().resolve()
-    if not _may_write(path):
-        raise CheckpointError(
-            f"save_model: {path} exists and is no checkpoint of this family. Choose another folder."
-        )
-    config = model.config
-    config.dtype = model.dtype
-    staging = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        staging.mkdir()
-        config.save_pretrained(staging)
-        # Not `save_pretrained`, which refuses combinations that published files do have.
-        model.generation_config.to_json_file(staging / "generation_config.json")
-        processor.save_pretrained(staging)
-        write_weights(staging, _tensors_to_save(model))
-        _put_in_place(staging, path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"save_model: cannot write {path}: {error}. Nothing was changed; free the space or choose another folder."
-        ) from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    return path
-
-
 def load_processor(path_or_id: str | Path) -> EmostreamProcessor:
     """The processor of a checkpoint, without its weights."""
     root = checkpoint_folder(path_or_id)
-    config = EmostreamConfig.from_dict(_read_config(root), name_or_path=str(root))
+    config = EmostreamConfig.from_dict(read_config(root), name_or_path=str(root))
     return _build_processor(config, root, {})
 
 
@@ -167,7 +114,7 @@ def checkpoint_files(path_or_id: str | Path) -> list[Path]:
         ConfigError: config.json has a value of another model family.
     """
     root = checkpoint_folder(path_or_id)
-    published = _read_config(root)
+    published = read_config(root)
     weights = weight_files(root)
     inside = _parts_inside(itertools.chain.from_iterable(map(tensor_names, weights)))
     config = EmostreamConfig.from_dict(published, inside=inside, towers={}, name_or_path=str(root))
@@ -230,7 +177,13 @@ def _check_overrides(towers: Mapping[str, str | Path] | None) -> dict[str, Path]
     return overrides
 
 
-def _read_config(root: Path) -> dict[str, Any]:
+def read_config(root: Path) -> dict[str, Any]:
+    """config.json of a checkpoint's folder.
+
+    Raises:
+        CheckpointError: It is missing or no JSON.
+        ConfigError: It is of another model family, or of quantised weights.
+    """
     file = root / "config.json"
     published = read_json(file)
     if published.get("model_type") != EmostreamConfig.model_type:
@@ -310,39 +263,3 @@ def _preprocessor(folder: Path | None) -> dict[str, Any]:
     """preprocessor_config.json of a tower's folder; empty without one, since the towers' own defaults serve."""
     file = folder / "preprocessor_config.json" if folder else None
     return read_json(file) if file is not None and file.is_file() else {}
-
-
-def _tensors_to_save(model: EmostreamForCausalLM) -> dict[str, Tensor]:
-    tensors = {name: tensor.detach() for name, tensor in model.state_dict().items()}
-    if model.config.tie_word_embeddings:
-        tensors.pop("lm_head.weight")
-    return {
-        name: tensor.cpu().contiguous()
-        for name, tensor in sorted({**model.unused_tensors, **tensors}.items())
-    }
-
-
-def _may_write(path: Path) -> bool:
-    """Whether nothing is lost if `path` is replaced: it is new, empty, or a checkpoint of this family."""
-    if not path.is_dir():
-        return not path.exists()
-    if not any(path.iterdir()):
-        return True
-    try:
-        return bool(_read_config(path))
-    except (CheckpointError, ConfigError):
-        return False
-
-
-def _put_in_place(staging: Path, path: Path) -> None:
-    """Rename `staging` to `path`; what was there is removed last, and is back if the renaming fails."""
-    old = staging.with_name(f"{staging.name}-old")
-    if path.exists():
-        path.rename(old)
-    try:
-        staging.rename(path)
-    except OSError:
-        if old.exists():
-            old.rename(path)
-        raise
-    shutil.rmtree(old, ignore_errors=True)

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from emostream.checkpoints import save_model
 from emostream.processor import EmostreamProcessor
+from emostream.saving import save_model
 from emostream.weights import read_tensors, tensor_names, weight_files
 from training.lora import has_lora, load_trained, merged, save_trained
 

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from emostream.checkpoints import save_model
+from emostream import save_model
 from emostream.presets import from_preset
 from tests.training.clips import write_clip
 from training.cli import main
