@@ -77,7 +77,7 @@ def bind(socket: zmq.Socket[bytes], endpoint: str) -> str:
         if error.errno == zmq.EADDRINUSE:
             raise BindError(
                 f"cannot listen on {endpoint}: the address is in use, perhaps by another "
-                "emostream; stop that one or choose another port"
+                "emostream; stop that one or choose another port with --bind or --ingest"
             ) from error
         raise BindError(f"cannot listen on {endpoint}: {error.strerror}") from error
     return socket.get_string(zmq.LAST_ENDPOINT).rstrip("\0")
