@@ -32,29 +32,28 @@ def checks(engines: Path | None = None) -> list[Check]:
     Args:
         engines: folder of exported encoders; by default `engines` if it exists.
     """
-    looks: tuple[Callable[[], Check], ...] = (
-        check_python,
-        check_shadowing,
-        check_packages,
-        check_opencv,
-        check_portaudio,
-        check_cameras,
-        check_microphones,
-        check_gpu,
-        check_onnxruntime,
-        check_zeromq,
-        check_model,
-        lambda: check_engines(engines),
-        check_port,
-    )
-    return [_look(look) for look in looks]
+    looks: dict[str, Callable[[], Check]] = {
+        "python": check_python,
+        "shadowing": check_shadowing,
+        "packages": check_packages,
+        "opencv": check_opencv,
+        "portaudio": check_portaudio,
+        "cameras": check_cameras,
+        "microphones": check_microphones,
+        "gpu": check_gpu,
+        "onnxruntime": check_onnxruntime,
+        "zeromq": check_zeromq,
+        "model": check_model,
+        "engines": lambda: check_engines(engines),
+        "port": check_port,
+    }
+    return [_look(name, look) for name, look in looks.items()]
 
 
-def _look(look: Callable[[], Check]) -> Check:
+def _look(name: str, look: Callable[[], Check]) -> Check:
     try:
         return look()
     except Exception as error:  # whatever it is, the other checks are still worth having
-        name = look.__name__.removeprefix("check_")
         detail = f"{type(error).__name__}: {error}"
         return Check(name=name, outcome="fail", detail=detail, remedy="please report this")
 

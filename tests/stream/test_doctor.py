@@ -72,14 +72,18 @@ def test_exit_code_and_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 def test_a_check_that_crashes_is_a_failure_and_the_others_go_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def check_python() -> Check:
+    def broken(*_: object) -> Check:
         raise RuntimeError("broken")
 
-    monkeypatch.setattr(doctor, "check_python", check_python)
-    first, *others = checks()
-    assert (first.name, first.outcome) == ("python", "fail")
-    assert "RuntimeError: broken" in first.detail
-    assert len(others) == 12
+    monkeypatch.setattr(doctor, "check_python", broken)
+    monkeypatch.setattr(doctor, "check_engines", broken)
+    found = checks()
+    assert len(found) == 13
+    crashed = [check for check in found if "RuntimeError: broken" in check.detail]
+    assert [(check.name, check.outcome) for check in crashed] == [
+        ("python", "fail"),
+        ("engines", "fail"),
+    ]
 
 
 def test_two_onnxruntimes_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
