@@ -18,7 +18,7 @@ from stream.camera_driver import (
 )
 from stream.capture_link import CaptureLink
 from stream.capture_process import capture_parser, run_capture
-from stream.device import CaptureDevice, run_device
+from stream.device import CaptureDevice, index_or_name, run_device
 
 QUEUED_FRAMES = 8
 FAILED_GRAB_PAUSE_S = 0.02
@@ -164,16 +164,11 @@ def capture_camera(link: CaptureLink, config: CameraConfig) -> None:
     run_device(link, camera, "video", send_next)
 
 
-def camera_source(text: str) -> int | str:
-    """What `--video` means: digits are an index, anything else a path or URL."""
-    return int(text) if text.isdecimal() else text
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry of the capture process."""
     default = CameraConfig()
     parser = capture_parser("stream.camera", "captures one camera")
-    parser.add_argument("--video", type=camera_source, default=0, help="index, path or URL")
+    parser.add_argument("--video", type=index_or_name, default=0, help="index, path or URL")
     parser.add_argument("--width", type=int, default=default.width)
     parser.add_argument("--height", type=int, default=default.height)
     parser.add_argument("--fps", type=float, default=default.fps)

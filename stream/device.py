@@ -38,6 +38,18 @@ class DeviceStatus:
     detail: str = ""
     restarts: int = 0
 
+    def failed(self, problem: str, restarts: int) -> "DeviceStatus":
+        """The status after a loss or an attempt in vain: `lost` at first, then `retrying`."""
+        known = self.state in ("lost", "retrying")
+        return DeviceStatus(
+            state="retrying" if known else "lost", detail=problem, restarts=restarts
+        )
+
+
+def index_or_name(text: str) -> int | str:
+    """A device as the command line gives it: digits are an index, anything else a name, path or URL."""
+    return int(text) if text.isdecimal() else text
+
 
 class Backoff:
     """Pauses between attempts: `first_s`, doubling up to `most_s`, from `first_s` again after a success."""
@@ -197,20 +209,14 @@ class CaptureDevice(ABC, Generic[Item]):
     def _retry(self, problem: str) -> None:
         """Report a loss and wait before the next attempt."""
         with self._changed:
-            known = self._status.state in ("lost", "retrying")
-            self._status = DeviceStatus(
-                state="retrying" if known else "lost",
-                detail=problem,
-                restarts=max(0, self._opened - 1),
-            )
+            self._status = self._status.failed(problem, max(0, self._opened - 1))
         self._closing.wait(self._backoff.next_s())
 
     def _guarded_run(self) -> None:
         try:
             self._run()
-        except (
-            Exception
-        ) as error:  # raised again in `read`: a dead thread must not look like silence
+        except Exception as error:
+            # Raised again in `read`: a dead thread must not look like silence.
             with self._changed:
                 self._failure = error
                 self._changed.notify_all()
@@ -244,18 +250,18 @@ def run_device(
             if device.stuck:
                 link.send_state(stream, "lost", "its driver hangs; its process is started anew")
                 link.close()
-                _leave(EXIT_STUCK)
+                leave(EXIT_STUCK)
             try:
                 send_next(POLL_MS)
             except DeviceTimeout:
                 continue
         if not device.close(STOP_WITHIN_S):
             link.close()
-            _leave(EXIT_OK)
+            leave(EXIT_OK)
 
 
-def _leave(code: int) -> NoReturn:
-    """End now, without waiting for driver threads that may hang in a vanished device."""
+def leave(code: int) -> NoReturn:
+    """End the process now, without waiting for threads that hang in a call to a driver or the network."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

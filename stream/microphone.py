@@ -10,7 +10,7 @@ from stream import microphone_driver
 from stream.capture_link import CaptureLink
 from stream.capture_process import capture_parser, run_capture
 from stream.clock import NO_ADC, AdcLimits
-from stream.device import CaptureDevice, run_device
+from stream.device import CaptureDevice, index_or_name, run_device
 from stream.ingest_protocol import PCM_RATE_HZ
 from stream.microphone_driver import BLOCK_S, SoundInput
 from stream.sound_inbox import DigitalSilence, SoundInbox
@@ -164,15 +164,10 @@ def capture_microphone(link: CaptureLink, config: MicrophoneConfig) -> None:
     run_device(link, microphone, "audio", send_next)
 
 
-def sound_source(text: str) -> int | str:
-    """What `--audio` means: digits are an index, anything else a name."""
-    return int(text) if text.isdecimal() else text
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry of the capture process."""
     parser = capture_parser("stream.microphone", "captures one microphone")
-    parser.add_argument("--audio", type=sound_source, help="name or index; default: the system's")
+    parser.add_argument("--audio", type=index_or_name, help="name or index; default: the system's")
     parser.add_argument("--lost-after-s", type=float, default=MicrophoneConfig().lost_after_s)
     args = parser.parse_args(argv)
 

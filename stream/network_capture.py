@@ -1,18 +1,15 @@
 """Captures a network stream with both picture and sound: times on our clock, losses noticed, connections renewed."""
 
-import os
-import sys
 import threading
 import time
 from collections import deque
-from typing import NoReturn
 
 from emostream.errors import MediaError
 from emostream.media import MediaReader, PcmChunk, TimedFrame
 from stream.capture_link import CaptureLink
 from stream.capture_process import EXIT_OK
 from stream.clock import MinimumDelayMap
-from stream.device import Backoff, DeviceStatus
+from stream.device import Backoff, DeviceStatus, leave
 from stream.grid_picker import GridPicker
 from stream.ingest_protocol import Stream
 
@@ -91,8 +88,9 @@ class NetworkStream:
         self._clock: SharedClock | PlayedClock = SharedClock()
         self._closing = threading.Event()
         self._backoff = Backoff()
+        self._failure: Exception | None = None
         self.finished = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="network", daemon=True)
+        self._thread = threading.Thread(target=self._guarded_run, name="network", daemon=True)
 
     def __enter__(self) -> "NetworkStream":
         self._thread.start()
@@ -111,8 +109,14 @@ class NetworkStream:
         return not self._thread.is_alive()
 
     def status(self, stream: Stream) -> DeviceStatus:
-        """What a stream is doing; true to the deadline even while the network call blocks."""
+        """What a stream is doing; true to the deadline even while the network call blocks.
+
+        Raises:
+            Exception: what ended the reader thread, if that was no loss of the stream.
+        """
         with self._changed:
+            if self._failure is not None:
+                raise self._failure
             status, silent_s = self._status[stream], time.perf_counter() - self._heard_s[stream]
         if status.state == "live" and silent_s > self._lost_after_s:
             detail = f"{self._url}: no {stream} for {self._lost_after_s:g} s"
@@ -120,6 +124,14 @@ class NetworkStream:
         return status
 
     # The reader thread
+
+    def _guarded_run(self) -> None:
+        try:
+            self._run()
+        except Exception as error:
+            # Raised again in `status`: only another process may do better.
+            with self._changed:
+                self._failure = error
 
     def _run(self) -> None:
         while not self._closing.is_set():
@@ -182,9 +194,8 @@ class NetworkStream:
         offset_s = self._clock.update("video", media_s, time.perf_counter())
         self._hear("video")
         capture_s = media_s + offset_s
-        wanted, _ = self._foreseen.wanted(
-            capture_s
-        )  # not the link's, which is told when the frame comes
+        # Not the link's picker, which is told when the frame comes.
+        wanted, _ = self._foreseen.wanted(capture_s)
         if wanted:
             self._pending.append(capture_s)
         return wanted
@@ -220,12 +231,8 @@ class NetworkStream:
         pause_s = self._backoff.next_s()
         with self._changed:
             for stream in STREAMS:
-                known = self._status[stream].state in ("lost", "retrying")
-                self._status[stream] = DeviceStatus(
-                    state="retrying" if known else "lost",
-                    detail=problem,
-                    restarts=max(0, self._opened - 1),
-                )
+                status = self._status[stream]
+                self._status[stream] = status.failed(problem, max(0, self._opened - 1))
         self._closing.wait(pause_s)
 
 
@@ -245,17 +252,10 @@ def capture_network(link: CaptureLink, url: str, lost_after_s: float) -> None:
                 link.wait_stopped()
         if not stream_of_url.close(STOP_WITHIN_S):
             link.close()
-            _leave()
+            leave(EXIT_OK)
 
 
 def _is_recording(reader: MediaReader) -> bool:
     """Whether a URL is that of a finite recording, which the network delivers faster than it plays."""
     rtsp = reader.info.format in ("rtsp", "sdp", "rtp")  # paced by its server even if finite
     return reader.info.duration_s is not None and not rtsp
-
-
-def _leave() -> NoReturn:
-    """End now, without waiting for a network call that may take until its timeout."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(EXIT_OK)

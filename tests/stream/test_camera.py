@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emostream.errors import ConfigError, DeviceTimeout
-from stream.camera import Camera, CameraFrame, StillPicture, camera_source
+from stream.camera import Camera, CameraFrame, StillPicture
 from stream.camera_driver import CameraConfig, FrameStamps, to_rgb
 from stream.capture_process import EXIT_USER_ERROR
 from stream.device import Backoff
@@ -235,11 +235,6 @@ def test_process_refuses_what_is_no_camera(capfd: pytest.CaptureFixture[str]) ->
 def test_sources_that_are_no_cameras_are_refused(source: int | str) -> None:
     with pytest.raises(ConfigError, match="--source"):
         CameraConfig(source=source)
-
-
-def test_video_option() -> None:
-    assert camera_source("2") == 2
-    assert camera_source("rtsp://10.0.0.2/live") == "rtsp://10.0.0.2/live"
 
 
 @given(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stream.device import EXIT_STUCK
+from stream.device import EXIT_STUCK, index_or_name
 from stream.ingest_events import StateChanged
 from tests.stream.rigs import CaptureProcess, until
 
@@ -35,6 +35,12 @@ def exit_code(capture: CaptureProcess) -> int:
 def states(capture: CaptureProcess) -> list[tuple[str, str]]:
     capture.events += capture.server.poll(timeout_ms=200)
     return [(e.state, e.detail) for e in capture.events if isinstance(e, StateChanged)]
+
+
+@pytest.mark.parametrize("text", ["rtsp://10.0.0.2/live", "yeti", "-1"])
+def test_digits_are_an_index_and_anything_else_a_name(text: str) -> None:
+    assert index_or_name("3") == 3
+    assert index_or_name(text) == text
 
 
 def test_a_driver_that_hangs_is_reported_and_its_process_ends() -> None:

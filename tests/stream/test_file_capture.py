@@ -16,10 +16,12 @@ import numpy as np
 import pytest
 
 from emostream.media import MediaReader, PcmChunk
+from stream import network_capture
+from stream.capture_link import CaptureLink
 from stream.device import Backoff
 from stream.ingest_events import Connected, Ended, EpochSet, Frame, IngestEvent, Pcm, StateChanged
 from stream.ingest_peers import INITIAL_CREDIT
-from stream.network_capture import SharedClock
+from stream.network_capture import LOST_AFTER_S, STREAMS, SharedClock
 from stream.supervisor import Capture, Supervisor
 from stream.windower import Windower
 from tests.media_factory import Audio, Video, beep, flash, noise, read_number, write_media
@@ -398,6 +400,22 @@ def test_a_live_stream_that_hangs_is_lost_by_our_own_deadline() -> None:
         receiver.wait_events(Frame, 2)
         camera.hang()
         receiver.wait_for(lambda: any(video_state(event) == "lost" for event in receiver.events))
+
+
+def test_a_reader_that_breaks_ends_the_process_and_is_no_silence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("not foreseen")
+
+    monkeypatch.setattr(network_capture, "MediaReader", broken)
+    with (
+        Receiver() as receiver,
+        CaptureLink(receiver.server.bind_local(), source="url", streams=STREAMS) as link,
+    ):
+        link.wait_ready(WAIT_S)
+        with pytest.raises(RuntimeError, match="not foreseen"):
+            network_capture.capture_network(link, "http://127.0.0.1:9/", LOST_AFTER_S)
 
 
 def test_both_streams_share_one_offset() -> None:

@@ -12,7 +12,7 @@ from emostream.errors import ConfigError, DeviceError, DeviceTimeout
 from stream import microphone_driver
 from stream.ingest_events import IngestEvent, Pcm, StateChanged
 from stream.ingest_protocol import PCM_RATE_HZ
-from stream.microphone import Microphone, MicrophoneConfig, sound_source
+from stream.microphone import Microphone, MicrophoneConfig
 from stream.microphone_driver import SoundInput, choose
 from stream.sound_inbox import DigitalSilence
 from stream.sound_track import Block, SoundChunk
@@ -257,8 +257,6 @@ def test_choice_by_index_option_source_and_part_of_a_name() -> None:
     assert choose(FOUND, "usb-yeti") is FOUND[3]
     assert choose(FOUND, "yeti") is FOUND[3]
     assert choose(FOUND, "PULSE") is FOUND[1]
-    assert sound_source("3") == 3
-    assert sound_source("yeti") == "yeti"
 
 
 def test_choice_that_fails_says_what_there_is() -> None:
