@@ -5,14 +5,18 @@ Multipart `[preview.<source>, header, jpeg]`, the header JSON: `version`, `sourc
 while somebody asks, subscribers to everything receive them too, as ZeroMQ has it.
 """
 
-import json
+from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+import json
+from typing import TYPE_CHECKING
 
 from stream.messages import VERSION, check_source
-from stream.publisher import PREVIEW_PREFIX
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+PREVIEW_PREFIX = "preview."
 MAX_WIDTH = 320
 JPEG_QUALITY = 80
 

@@ -16,6 +16,7 @@ import zmq
 from emostream.errors import ConfigError, EmostreamError
 from stream import endpoints, security
 from stream.messages import DEFAULT_ENDPOINT, Encoding, EventT, encode
+from stream.preview import PREVIEW_PREFIX, encode_preview
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 # prefix tree recurses once a byte: a prefix of a megabyte would overflow its thread's stack.
 _MAX_SUBSCRIPTION_BYTES = 4096
 _STOP = b""
-PREVIEW_PREFIX = "preview."
 _log = logging.getLogger(__name__)
 
 
@@ -120,8 +120,7 @@ class Publisher:
             PublishError: the publisher is closed or its socket has failed.
         """
         with self._lock:
-            if self._closed or not self._thread.is_alive():
-                raise PublishError(f"the publisher on {self.endpoint} is closed")
+            self._check_open()
             seq = self._next_seq.get(event.topic, 0)
             stamped = dataclasses.replace(
                 event, session=self.session, seq=seq, published_s=time.time()
@@ -141,12 +140,9 @@ class Publisher:
         Raises:
             PublishError: the publisher is closed or its socket has failed.
         """
-        from stream.preview import encode_preview
-
         message = encode_preview(source, timestamp_s, rgb)
         with self._lock:
-            if self._closed or not self._thread.is_alive():
-                raise PublishError(f"the publisher on {self.endpoint} is closed")
+            self._check_open()
             self._inlet.send_multipart(message)
 
     def close(self) -> None:
@@ -170,6 +166,10 @@ class Publisher:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _check_open(self) -> None:
+        if self._closed or not self._thread.is_alive():
+            raise PublishError(f"the publisher on {self.endpoint} is closed")
 
     def _serve(self, inbox: zmq.Socket[bytes]) -> None:
         """Own the XPUB socket until `close`: forward what is published, answer subscriptions."""
