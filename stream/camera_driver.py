@@ -16,8 +16,7 @@ from stream.clock import MinimumDelayMap
 ENVIRONMENT = {
     # Media Foundation's hardware transforms take half a minute to open some cameras.
     "OPENCV_VIDEOIO_MSMF_ENABLE_HW_TRANSFORMS": "0",
-    # Without it the frames buffered while a stream is probed, a second of them, come first and come
-    # late.
+    # Without it the frames buffered while a stream is probed, a second of them, come first and come late.
     "OPENCV_FFMPEG_CAPTURE_OPTIONS": "rtsp_flags;prefer_tcp|fflags;nobuffer|flags;low_delay",
     "OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT": "2",
     "OPENCV_LOG_LEVEL": "ERROR",  # we report what fails ourselves
@@ -33,12 +32,12 @@ class CameraConfig:
 
     Attributes:
         source: index of a local camera, its path (`/dev/video0`), or the URL of a network camera.
-        width, height: picture size in pixels that a local camera is asked for; it may choose
-        another. fps: frame rate that a local camera is asked for. lost_after_s: without a frame for
-        so long, the camera is lost and opened anew. frozen_after_s: a picture that repeats to the
-        last bit for so long is frozen; 0 accepts stills. Sensors are
-            noisy, so that a live picture does not repeat; a covered lens, or a scene in which
-            nothing moves seen through a network camera's video codec, may repeat for a few seconds.
+        width, height: picture size in pixels that a local camera is asked for; it may choose another.
+        fps: frame rate that a local camera is asked for.
+        lost_after_s: without a frame for so long, the camera is lost and opened anew.
+        frozen_after_s: a picture that repeats to the last bit for so long is frozen; 0 accepts stills. Sensors are
+            noisy, so that a live picture does not repeat; a covered lens, or a scene in which nothing moves seen
+            through a network camera's video codec, may repeat for a few seconds.
         open_timeout_s: how long a network camera may take to answer.
     """
 

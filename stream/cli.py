@@ -12,7 +12,9 @@ from typing import Any
 
 from emostream.errors import EmostreamError
 from emostream.labels import DEFAULT_LABELS
+from stream.config import InferenceConfig
 from stream.messages import DEFAULT_ENDPOINT
+from stream.serving import BACKENDS, DTYPES, TINY, ModelConfig
 from stream.shadowing import refuse_shadowed_packages
 
 EXIT_USER_ERROR = 2
@@ -66,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument(
         "--backend",
-        choices=("torch", "onnxruntime", "tensorrt"),
+        choices=BACKENDS,
         help="what runs the encoders; what DIR was built for, and torch without --engines",
     )
     run.add_argument("--loop", action="store_true", help="begin files again when they end")
@@ -145,9 +147,9 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default="tiny", metavar="tiny|DIR|HUB_ID")
+    parser.add_argument("--model", default=TINY, metavar="tiny|DIR|HUB_ID")
     parser.add_argument("--device", help="torch device; a CUDA GPU if there is one")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"))
+    parser.add_argument("--dtype", choices=DTYPES)
     parser.add_argument("--labels", metavar="A,B,…", help="label list instead of the seven")
     parser.add_argument(
         "--audio-context-s",
@@ -218,9 +220,7 @@ def _infer(options: argparse.Namespace) -> None:
     print(f"{count} labels written to {options.out}", file=sys.stderr)
 
 
-def _model_config(options: argparse.Namespace) -> Any:
-    from stream.serving import ModelConfig
-
+def _model_config(options: argparse.Namespace) -> ModelConfig:
     labels = DEFAULT_LABELS if options.labels is None else tuple(options.labels.split(","))
     return ModelConfig(
         model=options.model,
@@ -233,9 +233,7 @@ def _model_config(options: argparse.Namespace) -> Any:
     )
 
 
-def _inference_config(options: argparse.Namespace, model_name: str) -> Any:
-    from stream.config import InferenceConfig
-
+def _inference_config(options: argparse.Namespace, model_name: str) -> InferenceConfig:
     return InferenceConfig(
         window_s=options.window_s,
         hop_steps=options.hop_steps,

@@ -20,7 +20,7 @@ import numpy as np
 from stream import messages
 from stream.config import InferenceConfig
 from stream.ingest import IngestServer
-from stream.ingest_protocol import Clock, Stream
+from stream.ingest_protocol import PCM_RATE_HZ, Clock, Stream
 from stream.intake import Intake
 from stream.messages import Label, Latency, Reasoning
 from stream.publisher import Publisher
@@ -182,7 +182,7 @@ class InferenceLoop:
         """Pay for lazy initialisation, graph captures and memory before the first label is due."""
         self._recognizer.warm_up(
             num_frames=self._config.num_frames,
-            audio_samples=round(self._config.window_s * 16_000),
+            audio_samples=round(self._config.window_s * PCM_RATE_HZ),
             sources=max(1, len(self._states)),
         )
 

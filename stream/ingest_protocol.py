@@ -257,9 +257,7 @@ class IngestAddress:
     endpoint: str  # ipc:///…/i or tcp://127.0.0.1:port
     token: str = field(default="", repr=False)
     server_key: str = ""  # CURVE public key (Z85) of the server; empty without CURVE
-    client_key: str = (
-        ""  # our own, where the server has an allow-list; else one is made for the run
-    )
+    client_key: str = ""  # our own, where the server has an allow-list; else one is made
     client_secret: str = field(default="", repr=False)
 
     def environment(self) -> dict[str, str]:

@@ -18,15 +18,15 @@ EXIT_WITHIN_S = 0.5  # for an orderly end after the parent died
 _PR_SET_PDEATHSIG = 1
 
 
-def attach(on_quit: Callable[[], None], on_orphaned: Callable[[], None]) -> bool:
-    """Watch the parent from a daemon thread; false, and nothing done, if no parent asked for it.
+def attach(on_quit: Callable[[], None], on_orphaned: Callable[[], None]) -> None:
+    """Watch the parent from a daemon thread; nothing is done if no parent asked for it.
 
     Args:
         on_quit: called when the parent asks us to exit; shall make the main thread return.
         on_orphaned: called when the parent is gone, before the process is ended `EXIT_WITHIN_S` later at most.
     """
     if os.environ.pop(LIFELINE_VARIABLE, None) != "1":
-        return False
+        return
     if sys.platform == "linux":
         _die_with_parent()
 
@@ -40,7 +40,6 @@ def attach(on_quit: Callable[[], None], on_orphaned: Callable[[], None]) -> bool
         on_orphaned()
 
     threading.Thread(target=watch, name="lifeline", daemon=True).start()
-    return True
 
 
 def _die_with_parent() -> None:

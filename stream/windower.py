@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from emostream.errors import ConfigError
 from emostream.sampling import grid_frames, grid_index, grid_time
 from stream.audio_timeline import NO_GAP, AudioTimeline, Stretch
-from stream.ingest_protocol import PCM_RATE_HZ, Stream
+from stream.ingest_protocol import LATENESS_S, PCM_RATE_HZ, Stream
 from stream.messages import Dropped, Modalities, Presence
 from stream.window import GridFrame, Window
 
@@ -74,8 +74,8 @@ class Windower:
         streams: Iterable[Stream] = ("video", "audio"),
         origin_s: float = 0.0,
         lossless: bool = False,
-        video_lateness_s: float = 0.15,
-        audio_lateness_s: float = 0.15,
+        video_lateness_s: float = LATENESS_S,
+        audio_lateness_s: float = LATENESS_S,
     ) -> None:
         if not window_s > 0 or num_frames < 1 or hop_steps < 1:
             raise ConfigError(
