@@ -1,6 +1,7 @@
 """`emostream demo`: the pipeline of `emostream run` on a bundled clip, in a process of its own, and a view of it."""
 
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -36,12 +37,19 @@ def demo() -> int:
                 rest = threading.Thread(target=said.extend, args=(pipeline.stderr,), daemon=True)
                 rest.start()
                 with EmotionClient(endpoint) as client:
-                    watch(client, until=lambda state: state.over)
+                    seen = watch(
+                        client, until=lambda state: state.over or pipeline.poll() is not None
+                    )
+                interrupted = not seen.over and pipeline.poll() is None
+                if interrupted:
+                    pipeline.terminate()  # Ctrl-C in a terminal reaches it too, SIGTERM does not
                 code = pipeline.wait()
                 rest.join()
             finally:
                 pipeline.terminate()
-    if code:
+    if code < 0 and not interrupted:
+        raise DemoError(f"the pipeline was ended by {signal.Signals(-code).name}")
+    if code > 0:
         raise DemoError("".join(said[-1:]).strip() or f"the pipeline ended with exit code {code}")
     for line in said:
         print(line, end="", file=sys.stderr)  # noqa: T201  the pipeline's own summary

@@ -2,9 +2,12 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 
 def test_the_demo_runs_beside_files_of_our_packages_names(tmp_path):
@@ -28,3 +31,19 @@ def test_the_demo_runs_beside_files_of_our_packages_names(tmp_path):
     assert len(labels) > 5, done.stdout
     assert "stopped" in done.stdout
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
+def test_a_pipeline_that_is_killed_ends_the_demo():
+    command = Path(sys.executable).with_name("emostream")
+    with subprocess.Popen(
+        [str(command), "demo"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as demo:
+        try:
+            assert demo.stdout.readline()  # the pipeline publishes, or is waited for
+            children = Path(f"/proc/{demo.pid}/task/{demo.pid}/children").read_text().split()
+            os.kill(int(children[0]), signal.SIGKILL)
+            assert demo.wait(60) == 2
+            assert "the pipeline was ended by SIGKILL" in demo.stderr.read()
+        finally:
+            demo.kill()
