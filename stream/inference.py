@@ -12,17 +12,16 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stream import messages
+from stream.composing import Explained, capture_time_s, label_message, reasoning_message
 from stream.config import InferenceConfig
 from stream.ingest import IngestServer
 from stream.ingest_protocol import PCM_RATE_HZ, Clock, Stream
 from stream.intake import Intake
-from stream.messages import Label, Latency, Reasoning
+from stream.messages import Label
 from stream.publisher import Publisher
 from stream.source_state import SourceState
 from stream.window import Window
@@ -39,16 +38,6 @@ IDLE_S = 0.2
 REASONING_EVERY_S = 0.1  # how often growing text is sent; the end of an answer is sent at once
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class _Explained:
-    """The window that an answer under way is about."""
-
-    label: Label
-    capture_s: float
-    begun_s: float
-    sent_s: float = 0.0
 
 
 class _Stopped(BaseException):
@@ -89,7 +78,7 @@ class InferenceLoop:
         self._computing = False
         self._failure: BaseException | None = None
         self._restarts: Callable[[str], int] = lambda name: 0
-        self._explained: dict[str, _Explained] = {}
+        self._explained: dict[str, Explained] = {}
         self._status_due_s = 0.0
         self._intake = Intake(config, sources, dynamic)
         self._states = self._intake.states
@@ -250,8 +239,8 @@ class InferenceLoop:
             label = self._publish_label(state, window, recognition, ready_s, begun_s)
             if self._reasoning_due(state):
                 self._recognizer.start_reasoning(recognition)
-                capture_s = self._capture_s(state, window, ready_s)
-                self._explained[state.name] = _Explained(label, capture_s, time.perf_counter())
+                captured_s = capture_time_s(state, window, ready_s)
+                self._explained[state.name] = Explained(label, captured_s, time.perf_counter())
                 state.reasoned_at_s = window.end_s
                 state.reasoned_label = state.smoothed_label
 
@@ -270,13 +259,6 @@ class InferenceLoop:
                 status = state.status(time.perf_counter(), self._restarts(state.name))
             self._publisher.publish(status)
 
-    def _capture_s(self, state: SourceState, window: Window, ready_s: float) -> float:
-        """`perf_counter` time of the window's newest sample; of files read at full speed, when it had come."""
-        newest_s = window.newest_capture_s
-        assert newest_s is not None, "a window that took part has a newest sample"
-        host_s = state.host_time_s(newest_s)
-        return ready_s if host_s is None or state.lossless else host_s
-
     def _publish_label(
         self,
         state: SourceState,
@@ -285,31 +267,17 @@ class InferenceLoop:
         ready_s: float,
         begun_s: float,
     ) -> Label:
-        capture_s = self._capture_s(state, window, ready_s)
-        timing, now_s = recognition.timing, time.perf_counter()
+        now_s = time.perf_counter()
         smoothed = state.rolling.update(window.end_s, recognition.scores)
-        label = Label(
-            source=state.name,
-            timestamp_s=window.end_s,
-            unix_time_s=None if state.lossless else state.unix_time_s(window.end_s),
-            window=messages.Window(id=window.id, start_s=window.start_s, end_s=window.end_s),
-            label=recognition.label,
-            scores=recognition.scores,
-            smoothed=smoothed,
-            modalities=window.modalities,
-            frames_used=window.frames_used,
-            audio_gap_ms=window.audio_gap_ms,
-            av_skew_ms=window.av_skew_ms,
-            dropped=window.dropped,
-            latency_ms=Latency(
-                capture=1e3 * (ready_s - capture_s),
-                queue=1e3 * (begun_s - ready_s),
-                encode=1e3 * timing.encode_s,
-                prefill=1e3 * timing.prefill_s,
-                decode=1e3 * timing.decode_s,
-                total=1e3 * (now_s - capture_s),
-            ),
+        label = label_message(
+            state,
+            window,
+            recognition,
+            smoothed,
             model=self._config.model_name,
+            ready_s=ready_s,
+            begun_s=begun_s,
+            now_s=now_s,
         )
         self._publisher.publish(label)
         state.smoothed_label = smoothed.label
@@ -342,31 +310,13 @@ class InferenceLoop:
                 explained.sent_s = now_s
 
     def _publish_reasoning(
-        self, state: SourceState, explained: _Explained, step: ReasoningStep, now_s: float
+        self, state: SourceState, explained: Explained, step: ReasoningStep, now_s: float
     ) -> None:
-        label, answer = explained.label, step.answer.label if step.done else None
-        agrees = answer == label.label if step.done else None
-        self._publisher.publish(
-            Reasoning(
-                source=state.name,
-                timestamp_s=label.timestamp_s,
-                unix_time_s=label.unix_time_s,
-                window=label.window,
-                think=step.answer.think,
-                answer=answer,
-                agrees_with_label=agrees,
-                done=step.done,
-                tokens=step.tokens,
-                latency_ms=replace(
-                    label.latency_ms,
-                    decode=1e3 * (now_s - explained.begun_s),
-                    total=1e3 * (now_s - explained.capture_s),
-                ),
-            )
-        )
+        reasoning = reasoning_message(explained, step, now_s)
+        self._publisher.publish(reasoning)
         if step.done:
             state.answers += 1
-            state.agreements += bool(agrees)
+            state.agreements += bool(reasoning.agrees_with_label)
             del self._explained[state.name]
 
     # Status and end
