@@ -82,7 +82,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: There is none.
     """
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found = yaml.safe_load(path.read_bytes())
     except OSError as error:
         raise ConfigError(f"{path}: cannot read the settings: {error.strerror}") from error
     except yaml.YAMLError as error:

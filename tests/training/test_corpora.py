@@ -157,6 +157,10 @@ def test_mafw_errors(put):
         run("mafw", folder)
     with pytest.raises(ConfigError, match="cannot read MAFW's list: No such file"):
         run("mafw", folder, fold=5)
+    lists = folder / "Train & Test Set" / "single" / "no_caption" / "set_1"
+    (lists / "train.txt").write_bytes(b"00001.mp4 col\xe8re")
+    with pytest.raises(ConfigError, match="this is not"):
+        run("mafw", folder)
 
 
 def test_a_clip_in_train_and_test_stays_in_test_only(put):

@@ -130,6 +130,13 @@ def test_mistakes_are_one_line(manifest, tmp_path, words, message, capsys):
         grpo(None, tmp_path / "out", flags)
 
 
+def test_settings_that_are_no_text_are_refused(tmp_path):
+    file = tmp_path / "latin.yaml"
+    file.write_bytes("instruction: wie fühlt er sich?\n".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"latin\.yaml: no YAML"):
+        read_yaml(file)
+
+
 def test_a_mistake_is_exit_code_2(tmp_path, capsys):
     assert main(["grpo", "--out", str(tmp_path), "--manifest", str(Path("no.jsonl"))]) == 2
     assert capsys.readouterr().err.count("\n") == 1

@@ -27,6 +27,10 @@ def read(folder: Path, options: Options) -> Iterator[Candidate]:
             lines = path.read_text(encoding="utf-8-sig").splitlines()
         except OSError as error:
             raise ConfigError(f"{path}: cannot read MAFW's list: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise ConfigError(
+                f"{path}: MAFW's lists are UTF-8 text, this is not: {error}"
+            ) from error
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
