@@ -18,15 +18,20 @@ import argparse
 import itertools
 import json
 import logging
+import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+
+import torch
 
 from emostream import load_model, save_model
 from emostream.errors import EmostreamError
@@ -34,7 +39,7 @@ from emostream.presets import from_preset
 from training.compose import corpus_texts
 from training.features import cache_features
 from training.fused import fused_classifier
-from training.manifest import read_manifest, write_manifest
+from training.manifest import Row, read_manifest, write_manifest
 from training.tower_data import is_held_out, render
 from training.towers import fast_bfloat16
 
@@ -185,7 +190,12 @@ class Recipe:
         tests = {"validation": read_manifest(self.manifest("validation"))}
         tests |= {split: read_manifest(self.manifest(split)) for split in SPLITS}
         everything = [row for part in (*rows.values(), *tests.values()) for row in part]
-        store = cache_features(model, processor, everything, self.features, batch_size=32)
+        processes = os.cpu_count() or 1
+        with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+            parts = [everything[start::processes] for start in range(processes)]
+            encode = partial(_encode, self.model("base", seed), self.features)
+            list(pool.map(encode, parts))
+        store = cache_features(model, processor, everything, self.features)
         scores = fused_classifier(
             model, processor, store, [*rows["cold_start"], *rows["rl"]], tests
         )
@@ -268,7 +278,7 @@ class Recipe:
         failed = []
         logs = self.out / "logs"
         logs.mkdir(parents=True, exist_ok=True)
-        environment = os.environ | MALLOC | {"OMP_NUM_THREADS": "1"}
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
         while waiting or running:
             while waiting and len(running) < (os.cpu_count() or 1):
                 name, words = waiting.pop(0)
@@ -294,6 +304,13 @@ class Recipe:
             )
 
 
+def _encode(checkpoint: Path, features: Path, rows: Sequence[Row]) -> None:
+    """The towers' features of some clips, in a process of one thread."""
+    torch.set_num_threads(1)
+    model, processor = load_model(checkpoint)
+    cache_features(model, processor, rows, features, batch_size=32)
+
+
 def _in_table(row: str, seed: int) -> bool:
     return seed == 0 or row in HEADLINE
 
@@ -311,6 +328,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="N")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    os.environ.update(MALLOC)  # for the processes of all stages
     try:
         Recipe(options.out).run(options.seeds)
     except EmostreamError as error:
