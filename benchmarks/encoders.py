@@ -1,12 +1,14 @@
 """Torch, ONNX Runtime and TensorRT side by side: encoders and label a hop, words a second, sources at 2 Hz.
 
     python benchmarks/encoders.py --preset 0.5b --device cpu --audio-context-s 5
+    python benchmarks/encoders.py --preset 0.5b --device cpu --audio-context-s 5 --dtype bfloat16
     python benchmarks/encoders.py --preset 0.5b --device cuda
 
 On a CPU: torch in fp32, ONNX Runtime in fp32 and int8. On a CUDA GPU: torch in bf16, ONNX Runtime in fp16 and TensorRT
 in fp16. A preset has random weights, which cost what trained ones cost; --model takes a checkpoint. The engines are
-built first, into --work, and stay there for the next time if it is named. Each backend is measured in a process of its
-own, one after the other. `cpu` is processor time, which other processes on the machine inflate far less than wall time.
+built first, into --work, and stay there for the next time if it is named. --dtype is the language model's: float32 on
+a CPU and bfloat16 on a GPU unless named. Each backend is measured in a process of its own, one after the other. `cpu`
+is processor time, which other processes on the machine inflate far less than wall time.
 """
 
 import argparse
@@ -41,30 +43,30 @@ from export.timing import summary, timed
 STEP_S = 0.5
 MOST_SOURCES = 64
 TOKENS = 48
+SHORT = {"float32": "fp32", "bfloat16": "bf16"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contender:
-    """What is compared: torch has no target."""
+    """What is compared: torch has no target, and computes as the language model does."""
 
     backend: str
-    precision: Precision | None
+    precision: Precision | None = None
     target: Target | None = None
 
-    @property
-    def name(self) -> str:
+    def name(self, dtype: str) -> str:
         """Of its row and of its folder."""
-        return f"{self.backend}-{self.precision}"
+        return f"{self.backend}-{self.precision or SHORT[dtype]}"
 
 
 CONTENDERS = {
     "cpu": (
-        Contender(backend="torch", precision="fp32"),
+        Contender(backend="torch"),
         Contender(backend="onnxruntime", precision="fp32", target="onnx"),
         Contender(backend="onnxruntime", precision="int8", target="onnx"),
     ),
     "cuda": (
-        Contender(backend="torch", precision="bf16"),
+        Contender(backend="torch"),
         Contender(backend="onnxruntime", precision="fp16", target="onnx"),
         Contender(backend="tensorrt", precision="fp16", target="tensorrt"),
     ),
@@ -81,10 +83,14 @@ def cpu_ms(function: Callable[[], Any], runs: int) -> float:
 
 @torch.inference_mode()
 def live(
-    checkpoint: str, engines: Path | None, backend: str, device: torch.device, context_s: float
+    checkpoint: str,
+    engines: Path | None,
+    backend: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    context_s: float,
 ) -> dict[str, Any]:
     """What a source costs, and how many there may be; runs in a process of its own."""
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     model, processor = load_model(checkpoint, device, dtype)
     processor.audio_context_s = context_s or None
     encoders = None if engines is None else load_encoders(engines, device, dtype, backend)
@@ -180,6 +186,7 @@ def main() -> None:
     parser.add_argument("--preset", choices=PRESETS, default="tiny")
     parser.add_argument("--model", help="checkpoint folder, hub id or tiny, instead of a preset")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--dtype", choices=SHORT, help="of the language model")
     parser.add_argument("--audio-context-s", type=float, default=0.0, help="0 is the model's own")
     parser.add_argument(
         "--only", action="append", help="backends by name, such as onnxruntime-int8"
@@ -189,6 +196,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     console, kind = Console(width=130), torch.device(options.device).type
+    dtype = options.dtype or ("bfloat16" if kind == "cuda" else "float32")
     with tempfile.TemporaryDirectory() as scratch:
         work = options.work or Path(scratch)
         work.mkdir(parents=True, exist_ok=True)
@@ -197,10 +205,11 @@ def main() -> None:
             save_model(*from_preset(options.preset), checkpoint)
         results, graphs = [], {}
         for contender in CONTENDERS[kind]:
-            if options.only and contender.name not in options.only:
+            name = contender.name(dtype)
+            if options.only and name not in options.only:
                 continue
-            folder = work / f"{Path(checkpoint).name}-{contender.name}"
-            arguments = [checkpoint, "-", contender.backend, options.device]
+            folder = work / f"{Path(checkpoint).name}-{name}"
+            arguments = [checkpoint, "-", contender.backend, options.device, dtype]
             if contender.target is not None:
                 wanted = BuildOptions(
                     target=contender.target, precision=contender.precision, device=options.device
@@ -208,26 +217,28 @@ def main() -> None:
                 build(checkpoint, folder, say=console.print, options=wanted)
                 arguments[1] = str(folder)
                 if options.graphs:
-                    graphs[contender.name] = bench(folder, device=options.device, say=console.print)
-                    console.print(graph_table(graphs[contender.name]))
+                    graphs[name] = bench(folder, device=options.device, say=console.print)
+                    console.print(graph_table(graphs[name]))
             found = worker([*arguments, str(options.audio_context_s)])
-            results.append({"name": contender.name, **found})
-            console.print(f"{contender.name}: {found['runs_on']}")
+            results.append({"name": name, **found})
+            console.print(f"{name}: {found['runs_on']}")
         show(results, console)
-    name = "_".join(("encoders", Path(checkpoint).name, kind))
+    benchmark = "_".join(("encoders", Path(checkpoint).name, kind, *filter(None, [options.dtype])))
     measured = {
         "model": checkpoint if options.model else options.preset,
+        "dtype": dtype,
         "audio_context_s": options.audio_context_s or None,
         "backends": results,
         "graphs": graphs,
     }
-    write_result(name, measured, options.out)
+    write_result(benchmark, measured, options.out)
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--worker"]:
-        checkpoint, engines, backend, device, context_s = sys.argv[2:]
+        checkpoint, engines, backend, device, dtype, context_s = sys.argv[2:]
         folder = None if engines == "-" else Path(engines)
-        print(json.dumps(live(checkpoint, folder, backend, torch.device(device), float(context_s))))
+        where, precision = torch.device(device), getattr(torch, dtype)
+        print(json.dumps(live(checkpoint, folder, backend, where, precision, float(context_s))))
     else:
         main()

@@ -132,6 +132,7 @@ def encoders() -> str:
                 [
                     f"`{Path(result['model']).name}`",
                     backend["name"],
+                    result.get("dtype", "float32"),
                     *(_ms(backend[key]["p50_ms"]) for key in ("encode", "label", "first label")),
                     f"{backend['tokens_per_s']:.0f}",
                     backend["sources_at_2_hz"],
@@ -139,7 +140,8 @@ def encoders() -> str:
                     _machine(result),
                 ]
             )
-    head = "model|backend|towers, ms|hop, ms|whole window, ms|tokens a second|sources at 2 Hz|memory|machine"
+    head = "model|backend|language model|towers, ms|hop, ms|whole window, ms|tokens a second|sources at 2 Hz"
+    head += "|memory|machine"
     return _table(head, rows) + _from("encoders_*")
 
 
