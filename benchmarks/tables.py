@@ -161,7 +161,7 @@ def plans() -> str:
             for plan in result["rows"]
         ]
         text += _table("model|graph|ONNX|plan|profiles|seconds to build", rows)
-        text += f"\nIn {result['precision']}, built by {result['built_by']}.\n"
+        text += f"\nIn {result['precision']}; {result['built_by']}.\n"
     return text + _from("tensorrt_build")
 
 

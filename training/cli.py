@@ -3,12 +3,12 @@
 import argparse
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from emostream.errors import ConfigError, EmostreamError
+from emostream.errors import EmostreamError
+from training.progress import bars
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -205,7 +205,7 @@ def _index(options: argparse.Namespace) -> None:
         rename=dict(options.rename),
         clips=options.clips,
     )
-    with _progress() as step:
+    with bars() as step:
         report = index(
             options.kind,
             options.dir,
@@ -220,22 +220,16 @@ def _index(options: argparse.Namespace) -> None:
 
 def _eval(options: argparse.Namespace) -> None:
     from emostream.labels import DEFAULT_LABELS
-    from training.manifest import Row, read_manifest
+    from training.evaluation_rows import evaluation_rows
 
     labels = options.labels or DEFAULT_LABELS
-    rows: list[Row] = read_manifest(options.manifest, labels)
-    splits = sorted({row.split for row in rows})
-    if options.split:
-        rows = [row for row in rows if row.split == options.split]
-    else:
-        rows = [row for row in rows if row.split != "train"]
-    if not rows:
-        raise ConfigError(
-            f"{options.manifest}: no rows to evaluate in split {options.split or 'other than train'}"
-            f"; it has {', '.join(splits)}; choose one with --split"
-        )
-    if options.limit is not None:
-        rows = _sample(rows, options.limit, options.seed)
+    rows = evaluation_rows(
+        options.manifest,
+        labels,
+        split=options.split,
+        limit=options.limit,
+        seed=options.seed,
+    )
 
     import torch
 
@@ -258,7 +252,7 @@ def _eval(options: argparse.Namespace) -> None:
         instruction=options.instruction,
     )
     model, processor = load_model(options.model, options.device, getattr(torch, options.dtype))
-    with _progress() as step:
+    with bars() as step:
         store = options.features and cache_features(
             model,
             processor,
@@ -303,7 +297,7 @@ def _compare(options: argparse.Namespace) -> None:
 def _sft(options: argparse.Namespace) -> None:
     from training.sft import sft
 
-    model = sft(options.config, options.out, options.settings, progress=_progress)
+    model = sft(options.config, options.out, options.settings, progress=bars)
     if model is not None:
         print(f"{model}: the trained checkpoint")
 
@@ -311,58 +305,9 @@ def _sft(options: argparse.Namespace) -> None:
 def _grpo(options: argparse.Namespace) -> None:
     from training.grpo import grpo
 
-    model = grpo(
-        options.config, options.out, options.settings, paper=options.paper, progress=_progress
-    )
+    model = grpo(options.config, options.out, options.settings, paper=options.paper, progress=bars)
     if model is not None:
         print(f"{model}: the trained checkpoint")
-
-
-def _sample(rows: list[Any], limit: int, seed: int) -> list[Any]:
-    import random
-
-    if limit < 1:
-        raise ConfigError(f"eval: --limit is {limit}; wanted 1 or more")
-    chosen = random.Random(seed).sample(range(len(rows)), min(limit, len(rows)))
-    return [rows[i] for i in sorted(chosen)]
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Show named steps with rate and time left on stderr."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    progress = Progress(*columns, console=Console(stderr=True))
-    tasks: dict[str, Any] = {}
-
-    def step(name: str, done: int, total: int) -> None:
-        if not tasks:
-            progress.start()  # not before: an error that comes first is the only line then
-        if name not in tasks:
-            tasks[name] = progress.add_task(name, total=total)
-        progress.update(tasks[name], completed=done, total=total)
-
-    try:
-        yield step
-    finally:
-        if tasks:
-            progress.stop()
 
 
 if __name__ == "__main__":

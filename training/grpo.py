@@ -11,13 +11,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
-from accelerate import PartialState
 from datasets import Dataset
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
-from transformers.trainer_utils import get_last_checkpoint
 from trl import GRPOConfig
 
 from emostream.errors import ConfigError
@@ -27,13 +23,21 @@ from emostream.processor import EmostreamProcessor
 from training.features import FeatureStore
 from training.grpo_prompts import ClipPrompts
 from training.grpo_trainer import EmostreamGRPOTrainer
-from training.lora import add_lora
 from training.manifest import Row, read_manifest
-from training.rewards import GroundingSettings, reward_functions
-from training.start import Progress, cache_clips, open_start, unseen, usable_rows
+from training.progress import Progress, unseen
+from training.rewards import GroundingSettings, RewardFunction, reward_functions
+from training.start import (
+    cache_clips,
+    fixed_settings,
+    open_start,
+    prepare_weights,
+    train_and_save,
+    usable_rows,
+)
 from training.train_settings import RECIPES, read_settings, read_yaml
-from training.train_watch import ProgressLines, StopOnNonFinite, tensorboard_in
+from training.train_watch import ProgressLines, StopOnNonFinite, remove_printers
 
+#: Key of the trainer's log -> what a line of progress calls it.
 FIGURES = {
     "reward": "reward",
     "rewards/accuracy_reward/mean": "accuracy",
@@ -84,8 +88,23 @@ class GrpoSettings:
         validate_labels(self.labels)
         if self.dtype not in ("float32", "bfloat16"):
             raise ConfigError(f"grpo: dtype is {self.dtype!r}; wanted float32 or bfloat16")
-        if self.lora_rank < 0 or (self.limit is not None and self.limit < 1):
-            raise ConfigError("grpo: lora_rank must be 0 or more, limit 1 or more")
+        if self.lora_rank < 0:
+            raise ConfigError(f"grpo: lora_rank is {self.lora_rank}; wanted 0 or more")
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError(f"grpo: limit is {self.limit}; wanted 1 or more")
+        self.reward_functions()  # refuses what it cannot make
+
+    def reward_functions(self) -> list[RewardFunction]:
+        """The rewards, as TRL calls them.
+
+        Raises:
+            ConfigError: One is unknown, or `contradiction_cost` is out of range.
+        """
+        return reward_functions(
+            self.rewards,
+            tuple(self.labels),
+            GroundingSettings(contradiction_cost=self.contradiction_cost),
+        )
 
 
 def grpo(
@@ -108,30 +127,23 @@ def grpo(
     Returns:
         The folder of the trained model; None on all processes but the main one.
     """
-    fixed: dict[str, Any] = {
-        "output_dir": str(out),
-        "remove_unused_columns": False,
-        "use_cache": True,  # the trainer would write what it finds into the model's configuration
-    }
     settings, args = read_settings(
         (GrpoSettings, GRPOConfig),
         recipe="grpo.yaml",
         config=config,
         flags=flags,
-        fixed=fixed,
+        fixed=fixed_settings(out),
         over=read_yaml(RECIPES / "grpo_paper.yaml") if paper else {},
     )
+    _check_together(settings, args)
     model, processor = open_start(settings.model, getattr(torch, settings.dtype))
     model.to(args.device)
     rows = _rows(settings)
     store = cache_clips(model, processor, rows, settings.features or out / "features", progress)
-    with tensorboard_in(out / "runs"):
-        trainer = make_trainer(model, processor, usable_rows(rows, store), store, settings, args)
-        trainer.train(
-            resume_from_checkpoint=get_last_checkpoint(str(out)) if out.is_dir() else None
-        )
-    trainer.save_model(str(out / "model"))
-    return out / "model" if PartialState().is_main_process else None
+    usable = usable_rows(rows, store)
+    return train_and_save(
+        lambda: make_trainer(model, processor, usable, store, settings, args), out
+    )
 
 
 def make_trainer(
@@ -142,19 +154,20 @@ def make_trainer(
     settings: GrpoSettings,
     args: GRPOConfig,
 ) -> EmostreamGRPOTrainer:
-    """A trainer of clips whose features are in the store; freezes the towers, adds adapters if wanted."""
-    if settings.dtype != "float32" and not args.bf16:
-        raise ConfigError(
-            "grpo: dtype is bfloat16 but what is trained stays float32; set bf16: true to compute both alike."
-        )
-    if args.reward_weights and len(args.reward_weights) != len(settings.rewards):
-        raise ConfigError(
-            f"grpo: {len(settings.rewards)} rewards have {len(args.reward_weights)} reward_weights; give one for each."
-        )
-    model.freeze_towers()
-    if settings.lora_rank:
-        torch.manual_seed(args.seed)
-        add_lora(model, settings.lora_rank, settings.lora_alpha)
+    """A trainer of clips whose features are in the store; freezes the towers, adds adapters if wanted.
+
+    Args:
+        model: To be trained, on its device.
+        processor: Its processor.
+        rows: Clips to train on.
+        store: Holds their features.
+        settings: What is trained.
+        args: How.
+
+    Raises:
+        ConfigError: There are fewer clips than a batch takes, or `args` cannot be served.
+    """
+    prepare_weights(model, rank=settings.lora_rank, alpha=settings.lora_alpha, seed=args.seed)
     for parameter in model.parameters():
         if parameter.requires_grad:  # small steps vanish in bfloat16
             parameter.data = parameter.data.float()
@@ -173,18 +186,25 @@ def make_trainer(
         model,
         processor,
         prompts,
-        reward_funcs=reward_functions(
-            settings.rewards,
-            tuple(settings.labels),
-            GroundingSettings(contradiction_cost=settings.contradiction_cost),
-        ),
+        reward_funcs=settings.reward_functions(),
         args=args,
         train_dataset=_dataset(rows),
         callbacks=[StopOnNonFinite(), ProgressLines(FIGURES)],
     )
-    for printer in (PrinterCallback, ProgressCallback):
-        trainer.remove_callback(printer)
+    remove_printers(trainer)
     return trainer
+
+
+def _check_together(settings: GrpoSettings, args: GRPOConfig) -> None:
+    """Refuse, before the clips are encoded, what contradicts itself."""
+    if settings.dtype != "float32" and not args.bf16:
+        raise ConfigError(
+            "grpo: dtype is bfloat16 but what is trained stays float32; set bf16: true to compute both alike."
+        )
+    if args.reward_weights and len(args.reward_weights) != len(settings.rewards):
+        raise ConfigError(
+            f"grpo: {len(settings.rewards)} rewards have {len(args.reward_weights)} reward_weights; give one for each."
+        )
 
 
 def _rows(settings: GrpoSettings) -> list[Row]:

@@ -27,7 +27,7 @@ from training.published_checkpoints import PublishedCheckpoints
 from training.rewards import RewardFunction
 from training.rollout import sample_completions, uniform_numbers
 from training.shared_prompt import pack
-from training.train_watch import check_finite
+from training.train_watch import FiniteLoss, check_finite
 
 #: Settings of TRL that change the sampled distribution, and the value at which they do not.
 _NEUTRAL = {"top_p": 1.0, "top_k": 0, "min_p": None, "repetition_penalty": 1.0, "use_vllm": False}
@@ -46,7 +46,7 @@ class _EpochSampler(RepeatSampler):
         return super().__iter__()
 
 
-class EmostreamGRPOTrainer(PublishedCheckpoints, GRPOTrainer):
+class EmostreamGRPOTrainer(FiniteLoss, PublishedCheckpoints, GRPOTrainer):
     """TRL's trainer with rollouts and log-probabilities of an audio-visual model.
 
     Rows of the dataset hold `prompt` (the clip's name, for the log), `clip` (its index in `prompts`) and the columns
@@ -109,16 +109,6 @@ class EmostreamGRPOTrainer(PublishedCheckpoints, GRPOTrainer):
             return values
 
         return reward
-
-    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        """As TRL's; a loss that is no number ends training.
-
-        Raises:
-            TrainingError: It is NaN or infinite.
-        """
-        loss: Tensor = super().training_step(*args, **kwargs)
-        check_finite("loss", float(loss), self.state.global_step + 1)
-        return loss
 
     def _get_train_sampler(self, dataset: Any = None) -> RepeatSampler:
         return _EpochSampler(

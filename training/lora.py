@@ -21,7 +21,7 @@ _LANGUAGE_MODEL = r"model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|do
 _BASE, _ADAPTER = ".base_layer.", ".lora_"
 
 
-def add_lora(model: EmostreamForCausalLM, rank: int, alpha: float, dropout: float = 0.0) -> None:
+def add_lora(model: EmostreamForCausalLM, rank: int, alpha: float) -> None:
     """Freeze the language model and train adapters of its linear layers, in float32; the connector trains as before."""
     trained = {
         name
@@ -29,9 +29,7 @@ def add_lora(model: EmostreamForCausalLM, rank: int, alpha: float, dropout: floa
         if parameter.requires_grad
         and not name.startswith(("model.layers.", "model.embed_tokens.", "model.norm.", "lm_head."))
     }
-    config = LoraConfig(
-        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=_LANGUAGE_MODEL
-    )
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=_LANGUAGE_MODEL)
     inject_adapter_in_model(config, model)
     for name, parameter in model.named_parameters():
         if name in trained:

@@ -12,12 +12,9 @@ SigLIP, Whisper and BERT are frozen; connector, audio projector and language mod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
-from accelerate import PartialState
 from transformers import TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
 from emostream.errors import ConfigError
 from emostream.labels import DEFAULT_LABELS, validate_labels
@@ -25,23 +22,25 @@ from emostream.modeling import EmostreamForCausalLM
 from emostream.processor import EmostreamProcessor
 from training.features import FeatureStore
 from training.grpo_prompts import ClipPrompts
-from training.lora import add_lora
 from training.manifest import Row, read_manifest
 from training.predict import EvalSettings
+from training.progress import Progress, unseen
 from training.sft_answers import AnswerWriter
 from training.sft_batches import SftBatches
 from training.sft_trainer import SftTrainer, Validation
 from training.start import (
-    Progress,
     cache_clips,
+    fixed_settings,
     open_start,
+    prepare_weights,
     report_left_out,
-    unseen,
+    train_and_save,
     usable_rows,
 )
 from training.train_settings import read_settings
-from training.train_watch import ProgressLines, StopOnNonFinite, tensorboard_in
+from training.train_watch import ProgressLines, StopOnNonFinite
 
+#: Key of the trainer's log -> what a line of progress calls it.
 FIGURES = {
     "loss": "loss",
     "grad_norm": "grad",
@@ -157,10 +156,7 @@ def sft(
     Returns:
         The folder of the trained model; None on all processes but the main one.
     """
-    fixed: dict[str, Any] = {
-        "output_dir": str(out),
-        "remove_unused_columns": False,
-        "use_cache": True,  # the trainer would write what it finds into the model's configuration
+    fixed = fixed_settings(out) | {
         "metric_for_best_model": "label_accuracy",
         "greater_is_better": True,
     }
@@ -181,21 +177,10 @@ def sft(
     store = cache_clips(
         model, processor, [*rows, *held_out], settings.features or out / "features", progress
     )
-    with tensorboard_in(out / "runs"):
-        trainer = make_trainer(
-            model,
-            processor,
-            usable_rows(rows, store),
-            usable_rows(held_out, store),
-            store,
-            settings,
-            args,
-        )
-        trainer.train(
-            resume_from_checkpoint=get_last_checkpoint(str(out)) if out.is_dir() else None
-        )
-    trainer.save_model(str(out / "model"))
-    return out / "model" if PartialState().is_main_process else None
+    usable, usable_held_out = usable_rows(rows, store), usable_rows(held_out, store)
+    return train_and_save(
+        lambda: make_trainer(model, processor, usable, usable_held_out, store, settings, args), out
+    )
 
 
 def make_trainer(
@@ -218,12 +203,9 @@ def make_trainer(
         settings: What is trained.
         args: How.
     """
-    model.freeze_towers()
     if not settings.train_gate:
         model.model.bert_gate.requires_grad_(False)
-    if settings.lora_rank:
-        torch.manual_seed(args.seed)
-        add_lora(model, settings.lora_rank, settings.lora_alpha)
+    prepare_weights(model, rank=settings.lora_rank, alpha=settings.lora_alpha, seed=args.seed)
     instruction = settings.instruction or processor.instruction
     gate = None
     if not settings.train_gate:

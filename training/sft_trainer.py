@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from emostream.answers import parse_answer
 from emostream.modeling import EmostreamForCausalLM
@@ -20,7 +19,7 @@ from training.predict import EvalSettings, predict
 from training.published_checkpoints import PublishedCheckpoints
 from training.sft_batches import SftBatches
 from training.shared_prompt import IGNORED
-from training.train_watch import check_finite
+from training.train_watch import FiniteLoss, remove_printers
 
 _MEDIA = ("model.mm_projector.", "model.audio_projector.", "model.bert_gate.")
 BEST = "best"
@@ -64,7 +63,7 @@ class Validation:
     keep_best: bool = False
 
 
-class SftTrainer(PublishedCheckpoints, Trainer):
+class SftTrainer(FiniteLoss, PublishedCheckpoints, Trainer):
     """Trains what is not frozen on the answers of `batches`.
 
     Args:
@@ -102,8 +101,7 @@ class SftTrainer(PublishedCheckpoints, Trainer):
             eval_dataset=validation and _Numbers(len(validation.batches.rows)),
             callbacks=[_Epochs(batches), *callbacks],
         )
-        for printer in (PrinterCallback, ProgressCallback):
-            self.remove_callback(printer)
+        remove_printers(self)
 
     def compute_loss(
         self,
@@ -118,16 +116,6 @@ class SftTrainer(PublishedCheckpoints, Trainer):
         loss = total / (tokens if num_items_in_batch is None else num_items_in_batch)
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes  # which then take the mean of gradients
-        return loss
-
-    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        """As transformers'; a loss that is no number ends training.
-
-        Raises:
-            TrainingError: It is NaN or infinite.
-        """
-        loss: Tensor = super().training_step(*args, **kwargs)
-        check_finite("loss", float(loss), self.state.global_step + 1)
         return loss
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:

@@ -1,12 +1,14 @@
-"""What training starts from: a checkpoint or a preset with random weights, and those clips that can be decoded."""
+"""What SFT and GRPO have in common: where a run starts from, its clips, and how it is run to its end."""
 
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
+from transformers import Trainer
+from transformers.trainer_utils import get_last_checkpoint
 
 from emostream import load_model
 from emostream.errors import ConfigError
@@ -14,13 +16,12 @@ from emostream.modeling import EmostreamForCausalLM
 from emostream.presets import PRESETS, from_preset
 from emostream.processor import EmostreamProcessor
 from training.features import FeatureStore, cache_features
+from training.lora import add_lora
 from training.manifest import Row
+from training.progress import Progress, unseen
+from training.train_watch import tensorboard_in
 
 logger = logging.getLogger(__name__)
-
-#: Told of a named step: how much is done, and of how much.
-Step = Callable[[str, int, int], None]
-Progress = Callable[[], AbstractContextManager[Step]]
 
 PRESET = "preset:"
 
@@ -45,9 +46,40 @@ def open_start(name: str, dtype: torch.dtype) -> tuple[EmostreamForCausalLM, Emo
     return model.to(dtype), processor
 
 
-def unseen() -> AbstractContextManager[Step]:
-    """Progress that nobody sees."""
-    return nullcontext(lambda name, done, total: None)
+def fixed_settings(out: Path) -> dict[str, Any]:
+    """What no recipe, file or flag of a trainer may change."""
+    return {
+        "output_dir": str(out),
+        "remove_unused_columns": False,
+        "use_cache": True,  # the trainer would write what it finds into the model's configuration
+    }
+
+
+def prepare_weights(model: EmostreamForCausalLM, *, rank: int, alpha: float, seed: int) -> None:
+    """Freeze the towers and, with a `rank`, put adapters drawn from `seed` in place of the language model's weights."""
+    model.freeze_towers()
+    if rank:
+        torch.manual_seed(seed)
+        add_lora(model, rank, alpha)
+
+
+def train_and_save(make_trainer: Callable[[], Trainer], out: Path) -> Path | None:
+    """Train, from the last checkpoint in `out` if there is one.
+
+    Args:
+        make_trainer: Called once tensorboard knows its folder, which a trainer asks for when it is made.
+        out: Output folder; gets `model` and `runs`.
+
+    Returns:
+        The folder of the trained model; None on all processes but the main one.
+    """
+    with tensorboard_in(out / "runs"):
+        trainer = make_trainer()
+        trainer.train(
+            resume_from_checkpoint=get_last_checkpoint(str(out)) if out.is_dir() else None
+        )
+    trainer.save_model(str(out / "model"))
+    return out / "model" if PartialState().is_main_process else None
 
 
 def cache_clips(

@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import torch
-from torch import nn
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from torch import Tensor, nn
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from emostream.errors import TrainingError
+
+_REMEDY = "lower the learning rate, or train in float32. The last checkpoint is unharmed."
 
 
 class ProgressLines(TrainerCallback):
@@ -98,11 +101,8 @@ class StopOnNonFinite(TrainerCallback):
             name = list(grads)[finite.index(False)]
             raise TrainingError(
                 f"training: the gradient of {name} is {float(norms[finite.index(False)])} at step "
-                f"{state.global_step + 1}; {REMEDY}"
+                f"{state.global_step + 1}; {_REMEDY}"
             )
-
-
-REMEDY = "lower the learning rate, or train in float32. The last checkpoint is unharmed."
 
 
 def check_finite(name: str, value: float, step: int) -> None:
@@ -112,7 +112,29 @@ def check_finite(name: str, value: float, step: int) -> None:
         TrainingError: It is NaN or infinite.
     """
     if not math.isfinite(value):
-        raise TrainingError(f"training: the {name} is {value} at step {step}; {REMEDY}")
+        raise TrainingError(f"training: the {name} is {value} at step {step}; {_REMEDY}")
+
+
+class FiniteLoss:
+    """Ends training at a loss that is no number; stands before a transformers Trainer among the bases."""
+
+    state: TrainerState
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """As the trainer's own.
+
+        Raises:
+            TrainingError: The loss is NaN or infinite.
+        """
+        loss: Tensor = super().training_step(*args, **kwargs)  # type: ignore[misc]
+        check_finite("loss", float(loss), self.state.global_step + 1)
+        return loss
+
+
+def remove_printers(trainer: Trainer) -> None:
+    """Take out the callbacks by which transformers itself prints or draws progress."""
+    for printer in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(printer)
 
 
 @contextmanager

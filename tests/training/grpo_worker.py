@@ -6,6 +6,7 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
+from tests.training.distributed import TRAINED
 from tests.training.grpo_rig import settings, trainer
 
 
@@ -27,7 +28,7 @@ def main() -> None:
     run.train()
     if run.accelerator.is_main_process:
         trained = {n: p.detach() for n, p in run.model.named_parameters() if p.requires_grad}
-        save_file(trained, out / "trained.safetensors")
+        save_file(trained, out / TRAINED)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
+from tests.training.distributed import TRAINED
 from tests.training.sft_rig import rig
 
 
@@ -28,7 +29,7 @@ def main() -> None:
     if trainer.accelerator.is_main_process:
         trained = {n: p.detach() for n, p in trainer.model.named_parameters() if p.requires_grad}
         losses = [log["eval_loss"] for log in trainer.state.log_history if "eval_loss" in log]
-        save_file(trained, out / "trained.safetensors", metadata={"loss": repr(losses[-1])})
+        save_file(trained, out / TRAINED, metadata={"loss": repr(losses[-1])})
 
 
 if __name__ == "__main__":

@@ -130,6 +130,22 @@ def test_mistakes_are_one_line(manifest, tmp_path, words, message, capsys):
         grpo(None, tmp_path / "out", flags)
 
 
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        ("--rewards", "kindness"),
+        ("--contradiction_cost", "-1"),
+        ("--dtype", "bfloat16"),
+        ("--reward_weights", "1", "1"),
+    ],
+)
+def test_settings_are_refused_before_any_clip_is_encoded(manifest, tmp_path, mistake):
+    fixed = ("--model", "preset:tiny", "--manifest", str(manifest), "--rewards", "format")
+    with pytest.raises(ConfigError):
+        grpo(None, tmp_path / "out", [*fixed, *SMALL, *SHORT, *mistake])
+    assert not (tmp_path / "out").exists()
+
+
 def test_settings_that_are_no_text_are_refused(tmp_path):
     file = tmp_path / "latin.yaml"
     file.write_bytes("instruction: wie fühlt er sich?\n".encode("latin-1"))

@@ -222,6 +222,7 @@ def test_checkpointed_activations_change_nothing(tmp_path):
 def test_adapters_train_resume_and_merge(tmp_path):
     def run(out, steps, resume=None):
         model, _ = policy()
+        torch.manual_seed(0)
         add_lora(model, rank=4, alpha=8)
         args = settings(out, max_steps=steps, save_strategy="steps", save_steps=1)
         job = trainer(args, model=model)
