@@ -88,7 +88,7 @@ NOT_RUN = {
     "--manifest emer.jsonl --out runs/emer": f"{HUB}; {GPU}",
     "torchrun --nproc_per_node 4 -m training.cli sft --config cold-start.yaml --out runs/four": GPU,
     "OMP_NUM_THREADS=1 torchrun --nproc_per_node 2 -m training.cli grpo --config grpo.yaml "
-    "--out runs/two --ddp_backend gloo": "tests/training/test_grpo.py trains on two processes",
+    "--out runs/two --ddp_backend gloo": "tests/training/test_grpo_distributed.py",
     "emostream-export build my-model --out engines-int8 --precision int8": "tests/export",
     "emostream-export bench engines": "half a minute; tests/export",
     "emostream-export build my-model --out engines-trt --target tensorrt --precision fp16": GPU,
