@@ -296,16 +296,20 @@ def _compare(options: argparse.Namespace) -> None:
 
 def _sft(options: argparse.Namespace) -> None:
     from training.sft import sft
+    from training.start import leave_process_group
 
     model = sft(options.config, options.out, options.settings, progress=bars)
+    leave_process_group()
     if model is not None:
         print(f"{model}: the trained checkpoint")
 
 
 def _grpo(options: argparse.Namespace) -> None:
     from training.grpo import grpo
+    from training.start import leave_process_group
 
     model = grpo(options.config, options.out, options.settings, paper=options.paper, progress=bars)
+    leave_process_group()
     if model is not None:
         print(f"{model}: the trained checkpoint")
 

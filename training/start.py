@@ -82,6 +82,11 @@ def train_and_save(make_trainer: Callable[[], Trainer], out: Path) -> Path | Non
     return out / "model" if PartialState().is_main_process else None
 
 
+def leave_process_group() -> None:
+    """Part from the other processes of a run, if any: gloo's threads abort an interpreter that ends before."""
+    PartialState().destroy_process_group()
+
+
 def cache_clips(
     model: EmostreamForCausalLM,
     processor: EmostreamProcessor,

@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 
 from tests.training.distributed import TRAINED
 from tests.training.grpo_rig import settings, trainer
+from training.start import leave_process_group
 
 
 def main() -> None:
@@ -29,6 +30,7 @@ def main() -> None:
     if run.accelerator.is_main_process:
         trained = {n: p.detach() for n, p in run.model.named_parameters() if p.requires_grad}
         save_file(trained, out / TRAINED)
+    leave_process_group()
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 
 from tests.training.distributed import TRAINED
 from tests.training.sft_rig import rig
+from training.start import leave_process_group
 
 
 def main() -> None:
@@ -30,6 +31,7 @@ def main() -> None:
         trained = {n: p.detach() for n, p in trainer.model.named_parameters() if p.requires_grad}
         losses = [log["eval_loss"] for log in trainer.state.log_history if "eval_loss" in log]
         save_file(trained, out / TRAINED, metadata={"loss": repr(losses[-1])})
+    leave_process_group()
 
 
 if __name__ == "__main__":
