@@ -80,6 +80,8 @@ NOT_RUN = {
     "--bind tcp://127.0.0.1:5556": GPU,
     "CUDA_VISIBLE_DEVICES=1 emostream run --source right=other.mp4 --model R1-Omni-0.5B "
     "--bind tcp://127.0.0.1:5557": GPU,
+    "emostream run --model R1-Omni-0.5B --engines engines-int8 --dtype bfloat16 --audio-context-s 5 "
+    "--source clip.mp4 --pace max": "Whisper's context of 30 s; tests/export serves a shorter one",
     "torchrun --nproc_per_node 4 -m training.cli grpo --config half-b.yaml --out runs/half-b": GPU,
     "emostream-train corpus synth --out corpora/train --clips 12000 --seed 0": RENDERING,
     "emostream-train corpus synth --out corpora/test --clips 2100 --seed 0 --split test": RENDERING,
