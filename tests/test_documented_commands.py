@@ -99,7 +99,8 @@ NOT_RUN = {
     "python benchmarks/soak.py --minutes 30": BENCHMARK,
     "python benchmarks/encoders.py --model tiny --device cpu": BENCHMARK,
     "python benchmarks/encoders.py --preset 0.5b --device cpu --audio-context-s 5": BENCHMARK,
-    "python benchmarks/encoders.py --preset 0.5b --device cpu --audio-context-s 5 --dtype bfloat16": BENCHMARK,
+    "python benchmarks/encoders.py --preset 0.5b --device cpu --audio-context-s 5 --dtype bfloat16 "
+    "--only onnxruntime-int8": BENCHMARK,
     "python benchmarks/tensorrt_build.py --preset tiny --preset 0.5b": BENCHMARK,
     "python benchmarks/grpo.py --preset tiny --device cpu": BENCHMARK,
     "python benchmarks/model.py --preset tiny --preset 0.5b": BENCHMARK,
