@@ -45,7 +45,7 @@ def save_model(
         model.generation_config.to_json_file(staging / "generation_config.json")
         processor.save_pretrained(staging)
         write_weights(staging, _tensors_to_save(model))
-        _put_in_place(staging, path)
+        put_in_place(staging, path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"save_model: cannot write {path}: {error}. Nothing was changed; free the space or choose another folder."
@@ -77,9 +77,18 @@ def _may_write(path: Path) -> bool:
         return False
 
 
-def _put_in_place(staging: Path, path: Path) -> None:
-    """Rename `staging` to `path`; what was there is removed last, and is back if the renaming fails."""
+def put_in_place(staging: Path, path: Path) -> None:
+    """Rename a finished folder to `path`; what was there is removed last, and is back if the renaming fails.
+
+    Args:
+        staging: Beside `path`.
+        path: A folder, or nothing yet.
+
+    Raises:
+        OSError: It cannot be renamed.
+    """
     old = staging.with_name(f"{staging.name}-old")
+    shutil.rmtree(old, ignore_errors=True)  # of a process that was killed
     if path.exists():
         path.rename(old)
     try:

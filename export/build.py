@@ -14,6 +14,7 @@ from emostream.checkpoints import checkpoint_files, load_model
 from emostream.encoders import Encoders
 from emostream.modeling import EmostreamForCausalLM
 from emostream.processor import EmostreamProcessor
+from emostream.saving import put_in_place
 from export.environment import default_device
 from export.errors import ExportError
 from export.graphs import GRAPHS, OPSET, Graph
@@ -22,7 +23,7 @@ from export.onnx_graph import export_graph, graph_key
 from export.parity import as_line, compare, compare_streaming, worst
 from export.precision import DTYPES, TOLERANCES, Hardware, Precision, Target, fallbacks
 from export.runtime import load_encoders
-from export.staging import kept_rows, link, previous, put_in_place
+from export.staging import kept_rows, link, previous
 from export.verify import REPORT, write_report
 
 if TYPE_CHECKING:

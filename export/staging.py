@@ -1,4 +1,4 @@
-"""An export directory in the making: what it takes over from the one before it, and how it takes its place."""
+"""An export directory in the making: what it takes over from the one before it."""
 
 import json
 import os
@@ -38,18 +38,3 @@ def link(file: Path, target: Path) -> None:
         os.link(file, target)
     except OSError:  # a file system without hard links
         shutil.copy2(file, target)
-
-
-def put_in_place(staging: Path, out: Path) -> None:
-    """Rename the new directory to its name; the old one goes last, and is back if the renaming fails."""
-    old = out.parent / f".{out.name}.old"
-    shutil.rmtree(old, ignore_errors=True)
-    if out.exists():
-        out.rename(old)
-    try:
-        staging.rename(out)
-    except OSError:
-        if old.exists():
-            old.rename(out)
-        raise
-    shutil.rmtree(old, ignore_errors=True)

@@ -2,7 +2,10 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 #: Told of a named step: how much is done, and of how much.
 Step = Callable[[str, int, int], None]
@@ -15,8 +18,12 @@ def unseen() -> AbstractContextManager[Step]:
 
 
 @contextmanager
-def bars() -> Iterator[Step]:
-    """A bar for each step on stderr, with the time that it has taken and the time left."""
+def bars(console: "Console | None" = None) -> Iterator[Step]:
+    """A bar for each step, with the time that it has taken and the time left.
+
+    Args:
+        console: Where; None for stderr.
+    """
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -35,14 +42,15 @@ def bars() -> Iterator[Step]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    shown = Progress(*columns, console=Console(stderr=True))
+    shown = Progress(*columns, console=console or Console(stderr=True))
     tasks: dict[str, Any] = {}
 
     def step(name: str, done: int, total: int) -> None:
         if not tasks:
             shown.start()  # not before: an error that comes first is the only line then
         if name not in tasks:
-            tasks[name] = shown.add_task(name, total=total)
+            # What an earlier run has done tells nothing of the speed of this one.
+            tasks[name] = shown.add_task(name, total=total, completed=done)
         shown.update(tasks[name], completed=done, total=total)
 
     try:

@@ -17,17 +17,10 @@ from typing import Any
 
 import cv2
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from emostream.errors import ConfigError
 from training.manifest import write_manifest
+from training.progress import bars
 from training.synth.actors import SPLITS, Split
 from training.synth.clip import FRAMES_HZ, SIZE_PX, clip_name, clip_row, film, frame_times, speak
 from training.synth.media import is_whole, require_encoders, write_mp4
@@ -106,13 +99,14 @@ def synth(
     scripts = [write_script(seed, split_, index) for index in range(clips)]
     missing = [s.index for s in scripts if not is_whole(out / clip_name(s.index), s.duration_s)]
     _check_space(out, len(missing), size_px)
-    console = console or Console(stderr=True)
     workers = max(1, min(workers, len(missing)))
-    with _progress(console) as progress:
-        task = progress.add_task(f"{split_} clips", total=clips, completed=clips - len(missing))
-        done = _render_here if workers == 1 else _render_on_workers
-        for count in done(out, seed, split_, missing, size_px, workers):
-            progress.advance(task, count)
+    with bars(console) as step:
+        done = clips - len(missing)
+        step(f"{split_} clips", done, clips)
+        render = _render_here if workers == 1 else _render_on_workers
+        for count in render(out, seed, split_, missing, size_px, workers):
+            done += count
+            step(f"{split_} clips", done, clips)
     rows = [replace(row, path=out / row.path) for row in map(clip_row, scripts)]
     write_manifest(out / "manifest.jsonl", rows)
     return SynthReport(
@@ -192,17 +186,6 @@ def _check_space(out: Path, clips: int, size_px: int) -> None:
             f"corpus synth: {clips} clips may take {wanted / 1e9:.1f} GB and {out} has "
             f"{free / 1e9:.1f} GB free; ask for fewer clips or name another disk"
         )
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-    )
 
 
 def _render_here(
