@@ -192,7 +192,7 @@ def main() -> None:
     console = Console(width=100)
     console.print(table)
     console.print({key: value for key, value in result.items() if key != "latency_ms"})
-    name = f"live_{options.model}_{options.sources}_sources" + (
+    name = f"live_{Path(options.model).name}_{options.sources}_sources" + (
         "_labels" if options.labels_only else ""
     )
     write_result(name, {"minutes": options.minutes, "model": options.model, **result}, options.out)

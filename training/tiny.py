@@ -81,7 +81,7 @@ SPLITS = ("test", "ood")
 Stage = tuple[str, str, str, tuple[str, ...]]
 """Of a row: command, part of the corpus, row to start from, flags."""
 ROWS = ("base", "cold_start", "label_only", "grpo_paper", "grpo")
-HEADLINE = ("cold_start", "label_only", "grpo")
+HEADLINE = ("cold_start", "label_only", "grpo_paper", "grpo")
 
 
 class Recipe:
