@@ -1,31 +1,37 @@
 """Replay of fixed-shape computations on a GPU, where launching kernels one by one would cost more than running them."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
+from typing import Generic, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 #: Eager runs before a capture: lazy initialisation and autotuning must not be recorded.
 WARM_UP_RUNS = 3
+#: A larger batch takes so long that launching kernels no longer matters.
+MOST_GRAPHED_ROWS = 64
+
+Output = TypeVar("Output", Tensor, tuple[Tensor, ...])
 
 
-class GraphedFunction:
+class GraphedFunction(Generic[Output]):
     """A function of tensors, captured once for each key and replayed from then on; plain calls off the GPU.
 
     The function must keep to fixed shapes for one key, write only to memory that outlives it, give the same result when
     run again on the same inputs, and never look at a tensor's value from the host.
 
     Args:
-        function: Takes tensors, returns one tensor.
+        function: Takes tensors, returns a tensor or several.
         device: Graphs are used if it is a CUDA device.
     """
 
-    def __init__(self, function: Callable[..., Tensor], device: torch.device):
-        self._function = function
+    def __init__(self, function: Callable[..., Output], device: torch.device):
+        self._function: Callable[..., Output] = function
         self._enabled = device.type == "cuda"
-        self._graphs: dict[Hashable, tuple[torch.cuda.CUDAGraph, list[Tensor], Tensor]] = {}
+        self._graphs: dict[Hashable, tuple[torch.cuda.CUDAGraph, list[Tensor], Output]] = {}
 
-    def __call__(self, key: Hashable, *inputs: Tensor) -> Tensor:
+    def __call__(self, key: Hashable, *inputs: Tensor) -> Output:
         """Run on `inputs`; on a GPU the result is overwritten by the next call with the same key."""
         if not self._enabled:
             return self._function(*inputs)
@@ -43,7 +49,7 @@ class GraphedFunction:
 
     def _capture(
         self, inputs: tuple[Tensor, ...]
-    ) -> tuple[torch.cuda.CUDAGraph, list[Tensor], Tensor]:
+    ) -> tuple[torch.cuda.CUDAGraph, list[Tensor], Output]:
         buffers = [value.clone() for value in inputs]
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
@@ -55,3 +61,31 @@ class GraphedFunction:
         with torch.cuda.graph(graph):
             output = self._function(*buffers)
         return graph, buffers, output
+
+
+class GraphedRows:
+    """A function of rows that do not see one another, replayed at batch sizes of powers of two; plain off the GPU.
+
+    Args:
+        function: Takes tensors, returns several, of which each holds a row for each row of the batch.
+        device: Graphs are used if it is a CUDA device.
+    """
+
+    def __init__(self, function: Callable[..., tuple[Tensor, ...]], device: torch.device):
+        self._function = function
+        self._graphed = GraphedFunction(function, device) if device.type == "cuda" else None
+
+    def __call__(self, batch: Sequence[Tensor], *shared: Tensor) -> tuple[Tensor, ...]:
+        """Run on tensors of B rows each, and tensors that all rows share; the results are the caller's."""
+        rows = len(batch[0])
+        if self._graphed is None or rows > MOST_GRAPHED_ROWS:
+            return self._function(*batch, *shared)
+        missing = padded(rows, MOST_GRAPHED_ROWS) - rows
+        whole = [F.pad(x, [0] * (2 * x.ndim - 1) + [missing]) if missing else x for x in batch]
+        out = self._graphed(tuple(x.shape for x in whole), *whole, *shared)
+        return tuple(x[:rows].clone() for x in out)
+
+
+def padded(rows: int, largest: int) -> int:
+    """The next power of two, `largest` at most."""
+    return min(1 << (rows - 1).bit_length(), largest)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from emostream.connector import FrameFeatures
+from emostream.cuda_graphs import GraphedRows
 from emostream.modeling import EmostreamForCausalLM
 
 
@@ -39,7 +40,7 @@ class Encoders(Protocol):
 
 
 class TorchEncoders:
-    """The checkpoint's own modules, run eagerly."""
+    """The checkpoint's own modules; on a GPU as CUDA graphs, one for each power of two of frames and of clips."""
 
     def __init__(self, model: EmostreamForCausalLM):
         self._backbone = model.model
@@ -47,21 +48,36 @@ class TorchEncoders:
         self.dtype = model.dtype
         name = str(self.dtype).removeprefix("torch.")
         self.description = f"torch {torch.__version__} {self.device} {name}"
+        self._vision = GraphedRows(self._see, self.device)
+        self._join = GraphedRows(self._mix, self.device)
+        self._audio = GraphedRows(self._hear, self.device)
 
     @torch.inference_mode()
     def vision(self, pixels_N3SS: Tensor) -> FrameFeatures:
         """See `Encoders.vision`."""
-        pixels_N3SS = pixels_N3SS.to(self.device, self.dtype, non_blocking=True)
-        features_NLD = self._backbone.vision_tower(pixels_N3SS)
-        return self._backbone.mm_projector.frame(features_NLD)
+        return FrameFeatures(*self._vision([self._placed(pixels_N3SS)]))
 
     @torch.inference_mode()
     def join(self, previous: FrameFeatures, current: FrameFeatures, gate_3: Tensor) -> Tensor:
         """See `Encoders.join`."""
-        return self._backbone.mm_projector.join(previous, current, gate_3)
+        return self._join([previous.maps, *current], gate_3)[0]
 
     @torch.inference_mode()
     def audio(self, mel_BFM: Tensor) -> Tensor:
         """See `Encoders.audio`."""
-        mel_BFM = mel_BFM.to(self.device, self.dtype, non_blocking=True)
-        return self._backbone.audio_projector(self._backbone.audio(mel_BFM))
+        return self._audio([self._placed(mel_BFM)])[0]
+
+    def _placed(self, inputs: Tensor) -> Tensor:
+        return inputs.to(self.device, self.dtype, non_blocking=True)
+
+    def _see(self, pixels_N3SS: Tensor) -> tuple[Tensor, ...]:
+        return self._backbone.mm_projector.frame(self._backbone.vision_tower(pixels_N3SS))
+
+    def _mix(
+        self, before_N2HPP: Tensor, maps_N2HPP: Tensor, face_NQH: Tensor, gate_3: Tensor
+    ) -> tuple[Tensor, ...]:
+        before, now = (FrameFeatures(maps, face_NQH) for maps in (before_N2HPP, maps_N2HPP))
+        return (self._backbone.mm_projector.join(before, now, gate_3),)
+
+    def _hear(self, mel_BFM: Tensor) -> tuple[Tensor, ...]:
+        return (self._backbone.audio_projector(self._backbone.audio(mel_BFM)),)

@@ -1,6 +1,6 @@
 """Preallocated key-value caches whose addresses never change, so that CUDA graphs can replay over them.
 
-Both stand in for transformers' `Cache` where Qwen2 attention calls `update`; positions and masks are the caller's.
+They stand in for transformers' `Cache` where Qwen2 attention calls `update`; positions and masks are the caller's.
 
 Shape suffixes: B rows, G key-value heads, C capacity in tokens, Q new tokens, E head width.
 """
@@ -99,4 +99,25 @@ class TokenCache(KVCache):
         keys, values = self.keys[layer][:rows], self.values[layer][:rows]
         keys.scatter_(2, index, keys_BG1E)
         values.scatter_(2, index, values_BG1E)
+        return keys[:, :, : self.visible], values[:, :, : self.visible]
+
+
+class PlacedCache(KVCache):
+    """Every row takes its new tokens at the same places, which only the device knows: a graph replays over all tokens.
+
+    Attributes:
+        places_Q: (Q,) where each of the new tokens goes.
+        visible: Tokens that attention looks at; those that are not there yet are masked by the caller.
+    """
+
+    places_Q: Tensor
+    visible: int
+
+    def update(
+        self, keys_BGQE: Tensor, values_BGQE: Tensor, layer: int, *_: object, **__: object
+    ) -> tuple[Tensor, Tensor]:
+        """Store the tokens and return the visible part."""
+        keys, values = self.keys[layer], self.values[layer]
+        keys.index_copy_(2, self.places_Q, keys_BGQE)
+        values.index_copy_(2, self.places_Q, values_BGQE)
         return keys[:, :, : self.visible], values[:, :, : self.visible]

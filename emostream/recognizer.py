@@ -123,25 +123,31 @@ class Recognizer:
         noise = np.random.default_rng(0)
         frames = tuple(noise.integers(0, 256, (num_frames, 64, 64, 3), dtype=np.uint8))
         audio = noise.uniform(-0.1, 0.1, audio_samples).astype(np.float32)
+
+        def windows(count: int, first: int, video: bool, sound: bool) -> list[MediaWindow]:
+            keys = tuple(range(first, first + num_frames))
+            return [
+                MediaWindow(
+                    source=f"warm-up {index}",
+                    keys=keys if video else (),
+                    frames=frames if video else (),
+                    audio=audio if sound else None,
+                )
+                for index in range(count)
+            ]
+
         sizes = range(1, sources + 1) if self._on_gpu else (sources,)
         for size in sizes:
             for video, sound in ((True, True), (True, False), (False, True)):
-                windows = [
-                    MediaWindow(
-                        source=f"warm-up {index}",
-                        keys=tuple(range(num_frames)) if video else (),
-                        frames=frames if video else (),
-                        audio=audio if sound else None,
-                    )
-                    for index in range(size)
-                ]
-                results = self.recognize(windows)
+                results = self.recognize(windows(size, 0, video, sound))
                 if video and sound:
+                    if self._on_gpu:  # a hop's batches are other graphs than a whole window's
+                        results = self.recognize(windows(size, 1, video, sound))
                     for result in results[: self.slots]:
                         self.start_reasoning(result)
                     self.reason()
-                for window in windows:
-                    self.forget(window.source)
+                for result in results:
+                    self.forget(result.source)
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from emostream.cuda_graphs import padded
+
 Shape = tuple[int, ...]
 
 
@@ -108,8 +110,3 @@ class BufferedGraph(ABC):
         if shapes not in self._buffers:
             self._buffers[shapes] = self._make(shapes)
         return self._buffers[shapes]
-
-
-def padded(rows: int, largest: int) -> int:
-    """The next power of two, `largest` at most."""
-    return min(1 << (rows - 1).bit_length(), largest)

@@ -8,13 +8,16 @@ Shape suffixes: N prompts, G completions of each, P prompt tokens, C tokens of a
 V vocabulary, K keys.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from emostream.kv_cache import CACHE_ARGUMENT, BlockCache
+from emostream.configuration import EmostreamConfig
+from emostream.cuda_graphs import GraphedFunction
+from emostream.kv_cache import CACHE_ARGUMENT, BlockCache, KVCache, PlacedCache
 from emostream.modeling import EmostreamForCausalLM
 from training.shared_prompt import prompt_owners, visible_keys
 
@@ -29,6 +32,7 @@ def sample_completions(
     *,
     stops: Sequence[int],
     temperature: float = 1.0,
+    static: bool | None = None,
 ) -> list[list[int]]:
     """Sample from the model's own distribution until an end token or C tokens.
 
@@ -38,37 +42,17 @@ def sample_completions(
         uniform_NGC: Numbers in [0, 1), one for each token that may be sampled.
         stops: Ids that end a completion; the last id of those that ended by themselves.
         temperature: Divides the logits.
+        static: Compute completions that are done, too, so that all steps are one graph; None does so on a GPU.
 
     Returns:
         N * G completions, those of a prompt together.
     """
-    device, backbone = model.device, model.model
-    input_ids, prompt_mask = prompts["input_ids"], prompts["attention_mask"]
-    rows, length = input_ids.shape
-    _, generations, limit = uniform_NGC.shape
+    device = model.device
+    rows, generations, limit = uniform_NGC.shape
     uniform_NGC = uniform_NGC.to(device)
-    autocast = torch.is_autocast_enabled(device.type)
-    dtype = torch.get_autocast_dtype(device.type) if autocast else model.dtype
-    cache = BlockCache(model.config, rows, length + generations * (limit - 1), device, dtype)
-    cache.active = rows
-    owners_NK = torch.full((rows, cache.capacity), _IDLE, device=device)
-    owners_NK[:, :length] = prompt_owners(prompt_mask)
-
-    prompt_NP = owners_NK[:, :length]
-    visible = visible_keys(prompt_NP, prompt_NP)
-    visible &= torch.ones(length, length, dtype=torch.bool, device=device).tril()
-    visible |= torch.eye(length, dtype=torch.bool, device=device)
-    media = {k: v for k, v in prompts.items() if k not in ("input_ids", "attention_mask")}
-    out = backbone(
-        input_ids=input_ids,
-        position_ids=(prompt_mask.cumsum(1) - 1).clamp(min=0),
-        attention_mask={"full_attention": visible[:, None]},
-        **{CACHE_ARGUMENT: cache},
-        use_cache=True,
-        **media,
-    )
-    cache.start = length
-    logits_NWV = model.lm_head(out.last_hidden_state[:, -1:]).expand(-1, generations, -1)
+    static = device.type == "cuda" if static is None else static
+    steps = (_StaticSteps if static else _ShrinkingSteps)(model, prompts, generations, limit)
+    logits_NWV = steps.prefill()[:, None].expand(-1, generations, -1)
     owners_NW = torch.arange(generations, device=device).expand(rows, -1)
     ids_NGC = torch.zeros(rows, generations, limit, dtype=torch.long, device=device)
     lengths_NG = torch.zeros(rows, generations, dtype=torch.long, device=device)
@@ -82,25 +66,157 @@ def sample_completions(
         lengths_NG += live_NG
         ended_NW = torch.isin(picked_NW, stop_ids)
         live_NG = live_NG.scatter(1, owners_NW, live_NW & ~ended_NW)
-        width = int(live_NG.sum(1).max())
+        width = steps.width(live_NG, token)
         if width == 0 or token == limit - 1:
             break
-        owners_NW = live_NG.int().argsort(dim=1, descending=True, stable=True)[:, :width]
-        live_NW = live_NG.gather(1, owners_NW)
-        start, end = cache.start, cache.start + width
-        owners_NK[:, start:end] = torch.where(live_NW, owners_NW, _IDLE)
-        visible = visible_keys(owners_NK[:, start:end], owners_NK[:, :end])
-        out = backbone(
-            input_ids=ids_NGC[:, :, token].gather(1, owners_NW),
-            position_ids=(prompt_mask.sum(1, keepdim=True) + token).expand(-1, width),
-            attention_mask={"full_attention": visible[:, None]},
-            **{CACHE_ARGUMENT: cache},
-            use_cache=True,
-        )
-        cache.start = end
-        logits_NWV = model.lm_head(out.last_hidden_state)
+        if width < generations:
+            owners_NW = live_NG.int().argsort(dim=1, descending=True, stable=True)[:, :width]
+        tokens_NW = ids_NGC[:, :, token].gather(1, owners_NW)
+        logits_NWV = steps.logits(tokens_NW, owners_NW, live_NG.gather(1, owners_NW), token)
     ids, lengths = ids_NGC.flatten(0, 1).tolist(), lengths_NG.flatten().tolist()
     return [row[:length] for row, length in zip(ids, lengths, strict=True)]
+
+
+class _Steps(ABC):
+    """Passes of the language model over prompts, then over a token of each completion under way."""
+
+    cache: KVCache
+
+    def __init__(
+        self,
+        model: EmostreamForCausalLM,
+        prompts: Mapping[str, Tensor],
+        generations: int,
+        limit: int,
+    ):
+        self._model, self._prompts, self.generations = model, prompts, generations
+        self.mask_NP = prompts["attention_mask"]
+        self.rows, self.length = self.mask_NP.shape
+        self.capacity = self.length + generations * (limit - 1)
+        self.owners_NK = torch.full((self.rows, self.capacity), _IDLE, device=model.device)
+        self.owners_NK[:, : self.length] = prompt_owners(self.mask_NP)
+        self._positions_N1 = self.mask_NP.sum(1, keepdim=True)
+
+    def _shape(self) -> tuple[EmostreamConfig, int, int, torch.device, torch.dtype]:
+        device = self._model.device
+        autocast = torch.is_autocast_enabled(device.type)
+        dtype = torch.get_autocast_dtype(device.type) if autocast else self._model.dtype
+        return self._model.config, self.rows, self.capacity, device, dtype
+
+    def prefill(self) -> Tensor:
+        """(N, V) logits behind the prompts."""
+        prompts, device = self._prompts, self._model.device
+        owners_NP = self.owners_NK[:, : self.length]
+        visible = visible_keys(owners_NP, owners_NP)
+        visible &= torch.ones(self.length, self.length, dtype=torch.bool, device=device).tril()
+        visible |= torch.eye(self.length, dtype=torch.bool, device=device)
+        media = {k: v for k, v in prompts.items() if k not in ("input_ids", "attention_mask")}
+        positions = (self.mask_NP.cumsum(1) - 1).clamp(min=0)
+        hidden = self.run(prompts["input_ids"], positions, visible, **media)
+        return self._model.lm_head(hidden[:, -1])
+
+    def run(self, ids: Tensor, positions: Tensor, visible: Tensor, **media: Tensor) -> Tensor:
+        """Last hidden states of tokens, (N, W) each way and (N, W, K) visible keys."""
+        out = self._model.model(
+            input_ids=ids,
+            position_ids=positions,
+            attention_mask={"full_attention": visible[:, None]},
+            **{CACHE_ARGUMENT: self.cache},
+            use_cache=True,
+            **media,
+        )
+        return out.last_hidden_state
+
+    @abstractmethod
+    def width(self, live_NG: Tensor, token: int) -> int:
+        """W of the next step; 0 when all completions are done."""
+
+    @abstractmethod
+    def logits(self, tokens_NW: Tensor, owners_NW: Tensor, live_NW: Tensor, token: int) -> Tensor:
+        """(N, W, V) logits behind token number `token` of each completion under way."""
+
+
+class _ShrinkingSteps(_Steps):
+    """As few tokens a step as completions are under way: the least arithmetic."""
+
+    cache: BlockCache
+
+    def __init__(
+        self,
+        model: EmostreamForCausalLM,
+        prompts: Mapping[str, Tensor],
+        generations: int,
+        limit: int,
+    ):
+        super().__init__(model, prompts, generations, limit)
+        self.cache = BlockCache(*self._shape())
+        self.cache.active = self.rows
+
+    def prefill(self) -> Tensor:
+        logits_NV = super().prefill()
+        self.cache.start = self.length
+        return logits_NV
+
+    def width(self, live_NG: Tensor, token: int) -> int:
+        return int(live_NG.sum(1).max())
+
+    def logits(self, tokens_NW: Tensor, owners_NW: Tensor, live_NW: Tensor, token: int) -> Tensor:
+        start, end = self.cache.start, self.cache.start + tokens_NW.shape[1]
+        self.owners_NK[:, start:end] = torch.where(live_NW, owners_NW, _IDLE)
+        visible = visible_keys(self.owners_NK[:, start:end], self.owners_NK[:, :end])
+        positions = (self._positions_N1 + token).expand_as(tokens_NW)
+        hidden_NWH = self.run(tokens_NW, positions, visible)
+        self.cache.start = end
+        return self._model.lm_head(hidden_NWH)
+
+
+class _StaticSteps(_Steps):
+    """A token of every completion a step, over the whole cache: on a GPU, launching kernels is what takes time."""
+
+    cache: PlacedCache
+
+    #: Asking the GPU whether all are done makes it wait, so it is asked every so many tokens.
+    ASK_EVERY = 16
+
+    def __init__(
+        self,
+        model: EmostreamForCausalLM,
+        prompts: Mapping[str, Tensor],
+        generations: int,
+        limit: int,
+    ):
+        super().__init__(model, prompts, generations, limit)
+        device = model.device
+        self.cache = PlacedCache(*self._shape())
+        self.cache.places_Q = torch.arange(self.length, device=device)
+        self._columns_K = torch.arange(self.capacity, device=device)
+        self._tokens_C = torch.arange(limit, device=device)
+        self._completions_G = torch.arange(self.generations, device=device)
+        self.owners_NK[:, self.length :] = (
+            self._columns_K[: self.capacity - self.length] % self.generations
+        )
+        self._graphed = GraphedFunction(self._step, device)
+
+    def prefill(self) -> Tensor:
+        self.cache.visible = self.length
+        logits_NV = super().prefill()
+        self.cache.visible = self.capacity
+        return logits_NV
+
+    def width(self, live_NG: Tensor, token: int) -> int:
+        done = token % self.ASK_EVERY == 0 and not live_NG.any()
+        return 0 if done else self.generations
+
+    def logits(self, tokens_NW: Tensor, owners_NW: Tensor, live_NW: Tensor, token: int) -> Tensor:
+        return self._graphed("step", tokens_NW, self._tokens_C[token])
+
+    def _step(self, tokens_NG: Tensor, token: Tensor) -> Tensor:
+        self.cache.places_Q = self.length + token * self.generations + self._completions_G
+        owners_NG = self._completions_G.expand(self.rows, -1)
+        visible = visible_keys(owners_NG, self.owners_NK)
+        visible &= self._columns_K <= self.cache.places_Q[-1]
+        positions = (self._positions_N1 + token).expand_as(tokens_NG)
+        return self._model.lm_head(self.run(tokens_NG, positions, visible))
 
 
 def pick(logits: Tensor, uniform: Tensor, temperature: float) -> Tensor:

@@ -77,4 +77,4 @@ def test_no_memory_grows_over_hops(models):
     for start in range(3, 30):
         recognizer.recognize([window("a", start)])
     torch.cuda.synchronize()
-    assert torch.cuda.memory_allocated() == before
+    assert torch.cuda.memory_allocated() <= before

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from emostream.connector import FrameFeatures
+from emostream.cuda_graphs import padded
 from emostream.encoders import TorchEncoders
 from emostream.presets import from_preset
-from export.buffered import padded
 from export.errors import ExportError
 from export.graphs import GRAPHS, SMALLEST_CONTEXT
 from export.manifest import Manifest, sha256

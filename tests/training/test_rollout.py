@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from emostream.cuda_graphs import GraphedFunction
 from tests.training.grpo_rig import MadeUpFeatures, policy, rows
 from training.grpo_prompts import ClipPrompts
 from training.rollout import pick, sample_completions, uniform_numbers
@@ -26,11 +27,12 @@ def batch(prompts, clips):
     }
 
 
-def sample(parts, clips, stops=(), temperature=1.0):
+def sample(parts, clips, stops=(), temperature=1.0, static=False):
     model, prompts = parts
     uniform = uniform_numbers([(7, clip) for clip in clips], GENERATIONS, LIMIT)
+    inputs = {name: value.to(model.device) for name, value in batch(prompts, clips).items()}
     drawn = sample_completions(
-        model, batch(prompts, clips), uniform, stops=stops, temperature=temperature
+        model, inputs, uniform, stops=stops, temperature=temperature, static=static
     )
     return drawn, uniform
 
@@ -49,12 +51,13 @@ def replay(parts, clip, uniform_C, stops, temperature):
     return out
 
 
+@pytest.mark.parametrize("static", [False, True])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_completions_are_those_of_the_model_without_a_cache(parts, temperature):
+def test_completions_are_those_of_the_model_without_a_cache(parts, temperature, static):
     clips = [0, 1, 2]  # both modalities, no sound, no pictures: prompts of three lengths
     free, _ = sample(parts, clips, temperature=temperature)
     stops = [free[1][1], free[6][3], free[9][2]]  # so that completions end at different times
-    drawn, uniform = sample(parts, clips, stops, temperature)
+    drawn, uniform = sample(parts, clips, stops, temperature, static)
     expected = [
         replay(parts, clip, uniform[n, g], stops, temperature)
         for n, clip in enumerate(clips)
@@ -65,9 +68,37 @@ def test_completions_are_those_of_the_model_without_a_cache(parts, temperature):
     assert len({tuple(row) for row in drawn}) >= GENERATIONS
 
 
-def test_a_completion_does_not_depend_on_its_company(parts):
-    together, _ = sample(parts, [0, 1, 2, 3])
-    alone = [row for clip in (0, 1, 2, 3) for row in sample(parts, [clip])[0]]
+@pytest.fixture(scope="module")
+def on_gpu():
+    model, processor = policy()
+    return model.eval().to("cuda"), ClipPrompts(rows(6), MadeUpFeatures(processor), processor)
+
+
+@pytest.mark.gpu
+def test_a_gpu_samples_what_the_cpu_does(parts, on_gpu):
+    clips = [0, 1, 2]
+    free, _ = sample(parts, clips)
+    stops = [free[1][1], free[6][3], free[9][2]]
+    expected, _ = sample(parts, clips, stops)
+    for static in (False, True, None):
+        assert sample(on_gpu, clips, stops, static=static)[0] == expected
+
+
+@pytest.mark.gpu
+def test_a_replayed_graph_samples_what_plain_calls_do_under_autocast(on_gpu, monkeypatch):
+    with torch.autocast("cuda", torch.bfloat16):
+        replayed, _ = sample(on_gpu, [0, 1, 2], static=True)
+        monkeypatch.setattr(
+            GraphedFunction, "__call__", lambda self, _, *inputs: self._function(*inputs)
+        )
+        plain, _ = sample(on_gpu, [0, 1, 2], static=True)
+    assert replayed == plain
+
+
+@pytest.mark.parametrize("static", [False, True])
+def test_a_completion_does_not_depend_on_its_company(parts, static):
+    together, _ = sample(parts, [0, 1, 2, 3], static=static)
+    alone = [row for clip in (0, 1, 2, 3) for row in sample(parts, [clip], static=static)[0]]
     assert together == alone
 
 
