@@ -1,6 +1,8 @@
 """Replay of fixed-shape computations on a GPU, where launching kernels one by one would cost more than running them."""
 
-from collections.abc import Callable, Hashable, Sequence
+import gc
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 import torch
@@ -58,9 +60,21 @@ class GraphedFunction(Generic[Output]):
                 self._function(*buffers)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with _no_collection(), torch.cuda.graph(graph):
             output = self._function(*buffers)
         return graph, buffers, output
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Graphs that the garbage collector frees while another is captured spoil it."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class GraphedRows:

@@ -118,6 +118,6 @@ class PlacedCache(KVCache):
     ) -> tuple[Tensor, Tensor]:
         """Store the tokens and return the visible part."""
         keys, values = self.keys[layer], self.values[layer]
-        keys.index_copy_(2, self.places_Q, keys_BGQE)
-        values.index_copy_(2, self.places_Q, values_BGQE)
+        keys.index_copy_(2, self.places_Q, keys_BGQE.to(keys.dtype))
+        values.index_copy_(2, self.places_Q, values_BGQE.to(values.dtype))
         return keys[:, :, : self.visible], values[:, :, : self.visible]
