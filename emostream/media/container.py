@@ -16,6 +16,11 @@ from emostream.media.info import AudioInfo, MediaInfo, Modality, VideoInfo
 #: Demuxers that take any text for a terminal animation.
 TEXT_FORMATS = frozenset(("tty", "ansi", "bin", "xbin", "idf"))
 
+#: A title in another encoding is no reason to refuse a file; from 19 on, PyAV keeps such bytes by itself.
+_TOLERANT: dict[str, Any] = {}
+if int(av.__version__.partition(".")[0]) < 19:
+    _TOLERANT["metadata_errors"] = "replace"
+
 _URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
 
 
@@ -53,7 +58,7 @@ def open_container(
             "r",
             options={**defaults, **(options or {})},
             timeout=timeout,
-            metadata_errors="replace",  # a title in another encoding is no reason to refuse a file
+            **_TOLERANT,
         )
     except av.error.ExitError as error:
         raise MediaError(

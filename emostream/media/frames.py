@@ -23,11 +23,11 @@ class TimedFrame:
 
 def display_matrix(frame: Any) -> tuple[int, int, int, int] | None:
     """(a, b, c, d) of a decoded `av.VideoFrame`: shown at x' = a·x + c·y, y' = b·x + d·y; None if shown as stored."""
-    for side_data in frame.side_data:
-        if side_data.type.name == "DISPLAYMATRIX":
-            a, b, _, c, d = np.frombuffer(bytes(side_data), dtype=np.int32)[:5].tolist()
-            return a, b, c, d
-    return None
+    side_data = frame.side_data.get("DISPLAYMATRIX")
+    if side_data is None:
+        return None
+    a, b, _, c, d = np.frombuffer(bytes(side_data), dtype=np.int32)[:5].tolist()
+    return a, b, c, d
 
 
 def upright_rgb(frame: Any, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
