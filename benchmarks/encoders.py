@@ -221,7 +221,8 @@ def main() -> None:
                     console.print(graph_table(graphs[name]))
             found = worker([*arguments, str(options.audio_context_s)])
             results.append({"name": name, **found})
-            console.print(f"{name}: {found['runs_on']}")
+            # At once: the next backend may take longer than somebody has a GPU for.
+            print(json.dumps(results[-1]), flush=True)
         show(results, console)
     benchmark = "_".join(("encoders", Path(checkpoint).name, kind, *filter(None, [options.dtype])))
     measured = {

@@ -44,7 +44,7 @@ def live() -> str:
         spoken = "labels and reasoning" if result["reasonings"] else "labels"
         rows.append(
             [
-                result["model"],
+                Path(result["model"]).name,
                 result["sources"],
                 spoken,
                 f"{result['hops_dropped']} of {result['hops_expected']}",
@@ -109,6 +109,7 @@ def grpo() -> str:
         rows.append(
             [
                 f"`{settings['preset']}`, {settings['dtype']}",
+                f"LoRA {settings['lora_rank']}" if settings["lora_rank"] else "all weights",
                 f"{settings['prompts']} × {settings['generations']}",
                 f"{result['mean_completion_tokens']:.0f}",
                 f"{result['step_s']:.2f} ({result['floor_s']:.2f})",
@@ -118,7 +119,7 @@ def grpo() -> str:
                 where,
             ]
         )
-    head = "model|prompts × completions|tokens each|step, s|of it sampling, s|tokens a second|memory|on"
+    head = "model|trains|prompts × completions|tokens each|step, s|of it sampling, s|tokens a second|memory|on"
     return _table(head, rows) + _from("grpo_*")
 
 
