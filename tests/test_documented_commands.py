@@ -104,6 +104,10 @@ NOT_RUN = {
     "python benchmarks/tensorrt_build.py --preset tiny --preset 0.5b": BENCHMARK,
     "python benchmarks/grpo.py --preset tiny --device cpu": BENCHMARK,
     "python benchmarks/model.py --preset tiny --preset 0.5b": BENCHMARK,
+    "python benchmarks/model.py --preset tiny --preset 0.5b --dtype bf16 --device cuda": GPU,
+    "python benchmarks/grpo.py --preset tiny --device cuda": GPU,
+    "python benchmarks/grpo.py --preset 0.5b --device cuda --lora-rank 16 --checkpointing --autocast "
+    "--prompts 8 --tokens 128": GPU,
 }
 """Command -> what it takes that a test has not, and what covers it."""
 

@@ -147,7 +147,7 @@ class EmostreamGRPOTrainer(FiniteLoss, PublishedCheckpoints, GRPOTrainer):
             batch = super()._generate_and_score_completions(inputs)
         batch["clips"] = self._clips
         if self._claim_credits is not None:
-            cues = [row["cues"] for row in inputs]
+            cues = [row.get("cues") for row in inputs]
             credit_BC = self._credit_tokens(batch["completion_ids"], batch["completion_mask"], cues)
             batch["advantages"] = batch["advantages"][:, None] + credit_BC
         return batch

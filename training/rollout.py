@@ -8,6 +8,7 @@ Shape suffixes: N prompts, G completions of each, P prompt tokens, C tokens of a
 V vocabulary, K keys.
 """
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
@@ -47,11 +48,18 @@ def sample_completions(
     Returns:
         N * G completions, those of a prompt together.
     """
-    device = model.device
+    _, generations, limit = uniform_NGC.shape
+    static = model.device.type == "cuda" if static is None else static
+    kind = _StaticSteps if static else _ShrinkingSteps
+    with contextlib.closing(kind(model, prompts, generations, limit)) as steps:
+        return _sample(steps, uniform_NGC.to(model.device), stops, temperature)
+
+
+def _sample(
+    steps: "_Steps", uniform_NGC: Tensor, stops: Sequence[int], temperature: float
+) -> list[list[int]]:
+    device = uniform_NGC.device
     rows, generations, limit = uniform_NGC.shape
-    uniform_NGC = uniform_NGC.to(device)
-    static = device.type == "cuda" if static is None else static
-    steps = (_StaticSteps if static else _ShrinkingSteps)(model, prompts, generations, limit)
     logits_NWV = steps.prefill()[:, None].expand(-1, generations, -1)
     owners_NW = torch.arange(generations, device=device).expand(rows, -1)
     ids_NGC = torch.zeros(rows, generations, limit, dtype=torch.long, device=device)
@@ -128,6 +136,10 @@ class _Steps(ABC):
         return out.last_hidden_state
 
     @abstractmethod
+    def close(self) -> None:
+        """Give the memory back now, not when the garbage collector comes by."""
+
+    @abstractmethod
     def width(self, live_NG: Tensor, token: int) -> int:
         """W of the next step; 0 when all completions are done."""
 
@@ -151,6 +163,9 @@ class _ShrinkingSteps(_Steps):
         super().__init__(model, prompts, generations, limit)
         self.cache = BlockCache(*self._shape())
         self.cache.active = self.rows
+
+    def close(self) -> None:
+        """Nothing holds on to this object."""
 
     def prefill(self) -> Tensor:
         logits_NV = super().prefill()
@@ -196,6 +211,9 @@ class _StaticSteps(_Steps):
             self._columns_K[: self.capacity - self.length] % self.generations
         )
         self._graphed = GraphedFunction(self._step, device)
+
+    def close(self) -> None:
+        del self._graphed  # which holds this object in turn
 
     def prefill(self) -> Tensor:
         self.cache.visible = self.length

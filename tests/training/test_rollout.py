@@ -1,9 +1,13 @@
 """Sampling of groups: what is drawn, and that nothing else has a part in it."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 
 from emostream.cuda_graphs import GraphedFunction
+from emostream.kv_cache import PlacedCache
 from tests.training.grpo_rig import MadeUpFeatures, policy, rows
 from training.grpo_prompts import ClipPrompts
 from training.rollout import pick, sample_completions, uniform_numbers
@@ -66,6 +70,23 @@ def test_completions_are_those_of_the_model_without_a_cache(parts, temperature, 
     assert drawn == expected
     assert len({len(row) for row in drawn}) > 1
     assert len({tuple(row) for row in drawn}) >= GENERATIONS
+
+
+def test_nothing_of_a_batch_outlives_it(parts, monkeypatch):
+    caches = []
+
+    class Watched(PlacedCache):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            caches.append(weakref.ref(self))
+
+    monkeypatch.setattr("training.rollout.PlacedCache", Watched)
+    gc.disable()
+    try:
+        sample(parts, [0, 1], static=True)
+        assert [cache() for cache in caches] == [None]
+    finally:
+        gc.enable()
 
 
 @pytest.fixture(scope="module")
