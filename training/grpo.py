@@ -9,7 +9,7 @@ OUT/features/       the frozen towers' features of the clips, unless `features` 
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -25,14 +25,7 @@ from training.grpo_prompts import ClipPrompts
 from training.grpo_trainer import EmostreamGRPOTrainer
 from training.manifest import Row, read_manifest
 from training.progress import Progress, unseen
-from training.rewards import (
-    ClaimCredit,
-    GroundingSettings,
-    RewardFunction,
-    claim_credits,
-    read_cues,
-    reward_functions,
-)
+from training.rewards import GroundingSettings, RewardFunction, reward_functions
 from training.start import (
     cache_clips,
     fixed_settings,
@@ -52,7 +45,6 @@ FIGURES = {
     "rewards/format_reward/mean": "format",
     "rewards/paper_format_reward/mean": "format",
     "rewards/grounding_reward/mean": "grounding",
-    "claims/supported": "supported",
     "completions/mean_length": "length",
     "entropy": "entropy",
     "kl": "kl",
@@ -81,10 +73,6 @@ class GrpoSettings:
         default=1.0,
         metadata={"help": "What a false claim costs in grounding, where a true one pays 1."},
     )
-    claim_credit: float = field(
-        default=0.0,
-        metadata={"help": "Weight of each claim's own verdict on the words that make it."},
-    )
     labels: list[str] = field(
         default_factory=lambda: list(DEFAULT_LABELS), metadata={"help": "Label set of answers."}
     )
@@ -104,14 +92,7 @@ class GrpoSettings:
             raise ConfigError(f"grpo: lora_rank is {self.lora_rank}; wanted 0 or more")
         if self.limit is not None and self.limit < 1:
             raise ConfigError(f"grpo: limit is {self.limit}; wanted 1 or more")
-        if not 0 <= self.claim_credit < float("inf"):
-            raise ConfigError(f"grpo: claim_credit is {self.claim_credit}; wanted 0 or more")
         self.reward_functions()  # refuses what it cannot make
-
-    @property
-    def grounding(self) -> GroundingSettings:
-        """What grounding asks for."""
-        return GroundingSettings(contradiction_cost=self.contradiction_cost)
 
     def reward_functions(self) -> list[RewardFunction]:
         """The rewards, as TRL calls them.
@@ -119,17 +100,11 @@ class GrpoSettings:
         Raises:
             ConfigError: One is unknown, or `contradiction_cost` is out of range.
         """
-        return reward_functions(self.rewards, tuple(self.labels), self.grounding)
-
-    def claim_credits(self, completion: str, cues: object) -> list[ClaimCredit]:
-        """`rewards.claim_credits` times the weight; none without a weight or without cues."""
-        found = read_cues(cues)
-        if not self.claim_credit or found is None:
-            return []
-        return [
-            replace(credit, value=self.claim_credit * credit.value)
-            for credit in claim_credits(completion, found, tuple(self.labels), self.grounding)
-        ]
+        return reward_functions(
+            self.rewards,
+            tuple(self.labels),
+            GroundingSettings(contradiction_cost=self.contradiction_cost),
+        )
 
 
 def grpo(
@@ -212,7 +187,6 @@ def make_trainer(
         processor,
         prompts,
         reward_funcs=settings.reward_functions(),
-        claim_credits=settings.claim_credits if settings.claim_credit else None,
         args=args,
         train_dataset=_dataset(rows),
         callbacks=[StopOnNonFinite(), ProgressLines(FIGURES)],

@@ -8,14 +8,12 @@ token-level normalisation, clip-higher, truncated completions masked.
 
 import copy
 import functools
-import itertools
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from tokenizers.decoders import DecodeStream
 from torch import Tensor
 from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
@@ -26,7 +24,7 @@ from emostream.modeling import EmostreamForCausalLM
 from emostream.processor import EmostreamProcessor
 from training.grpo_prompts import ClipPrompts
 from training.published_checkpoints import PublishedCheckpoints
-from training.rewards import ClaimCredit, RewardFunction
+from training.rewards import RewardFunction
 from training.rollout import sample_completions, uniform_numbers
 from training.shared_prompt import pack
 from training.train_watch import FiniteLoss, check_finite
@@ -61,8 +59,6 @@ class EmostreamGRPOTrainer(FiniteLoss, PublishedCheckpoints, GRPOTrainer):
         reward_funcs: As TRL takes them.
         args: TRL's settings.
         train_dataset: One row a clip.
-        claim_credits: Of a completion and the dataset's `cues`, what each claim is worth by itself. It is added to the
-            advantage of the tokens that make the claim, so that a true claim does not answer for a false one beside it.
         callbacks: Further callbacks.
 
     Raises:
@@ -78,12 +74,10 @@ class EmostreamGRPOTrainer(FiniteLoss, PublishedCheckpoints, GRPOTrainer):
         reward_funcs: Sequence[RewardFunction],
         args: GRPOConfig,
         train_dataset: Any,
-        claim_credits: Callable[[str, object], list[ClaimCredit]] | None = None,
         callbacks: list[TrainerCallback] | None = None,
     ):
         _check(args)
         self._prompts = prompts
-        self._claim_credits = claim_credits
         self.processor = processor
         self._clips = torch.empty(0, dtype=torch.long)  # of the completions at hand
         # TRL would load a reference by the model's name. What is frozen is shared with the copy.
@@ -146,43 +140,7 @@ class EmostreamGRPOTrainer(FiniteLoss, PublishedCheckpoints, GRPOTrainer):
             )
             batch = super()._generate_and_score_completions(inputs)
         batch["clips"] = self._clips
-        if self._claim_credits is not None:
-            cues = [row.get("cues") for row in inputs]
-            credit_BC = self._credit_tokens(batch["completion_ids"], batch["completion_mask"], cues)
-            batch["advantages"] = batch["advantages"][:, None] + credit_BC
         return batch
-
-    def _credit_tokens(self, ids_BC: Tensor, mask_BC: Tensor, cues: Sequence[object]) -> Tensor:
-        """(B, C) what the claim that each token belongs to is worth; 0 outside claims."""
-        assert self._claim_credits is not None
-        credit_BC = torch.zeros(ids_BC.shape)
-        claims = supported = 0
-        for row, (ids, mask, known) in enumerate(
-            zip(ids_BC.tolist(), mask_BC.tolist(), cues, strict=True)
-        ):
-            text, ends = self._spelled([i for i, m in zip(ids, mask, strict=True) if m])
-            credits = self._claim_credits(text, known)
-            claims += len(credits)
-            supported += sum(credit.supported for credit in credits)
-            # Claims that share a subject overlap: a token belongs to the one that says least.
-            for credit in sorted(credits, key=lambda c: c.start - c.end):
-                for token, (start, end) in enumerate(itertools.pairwise((0, *ends))):
-                    if start < credit.end and end > credit.start:
-                        credit_BC[row, token] = credit.value
-        if claims:
-            figures = self._metrics["train" if self.model.training else "eval"]
-            figures["claims/supported"].append(supported / claims)
-        return credit_BC.to(ids_BC.device)
-
-    def _spelled(self, ids: Sequence[int]) -> tuple[str, list[int]]:
-        """Text of a completion, and how long it is behind each of its tokens."""
-        stream, backend = DecodeStream(skip_special_tokens=True), self._tokenizer.backend_tokenizer
-        text, ends = "", []
-        for token in ids:
-            if backend.id_to_token(token) is not None:
-                text += stream.step(backend, token) or ""
-            ends.append(len(text))
-        return text, ends
 
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
         known = {int(clip): self._prompts.ids(int(clip)) for clip in self._clips.unique()}

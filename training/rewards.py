@@ -107,57 +107,6 @@ def grounding(
     return _score(answer.think, cues, settings) - penalty
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimCredit:
-    """What one claim of a completion is worth by itself.
-
-    Attributes:
-        start: Its first character in the completion.
-        end: Behind its last.
-        value: What it pays or costs in `grounding`; 0 for what is safe to say.
-        supported: Whether the cues bear it out.
-    """
-
-    start: int
-    end: int
-    value: float
-    supported: bool
-
-
-def claim_credits(
-    completion: str,
-    cues: Cues,
-    labels: Sequence[str] = DEFAULT_LABELS,
-    settings: GroundingSettings | None = None,
-) -> list[ClaimCredit]:
-    """The claims of a completion one by one, in text order; none of a malformed or degenerate one.
-
-    `grounding` scores the answer as a whole, so that a true claim beside a false one is blamed for it.
-    """
-    settings = settings or GroundingSettings()
-    think = parse_answer(completion, labels).think
-    if grounding(completion, cues, labels, settings) < 0 or not think:
-        return []
-    if not well_formed(completion) or is_degenerate(think, settings.distinct_trigrams):
-        return []
-    offset = completion.index(think)
-    claims = extract_claims(think)
-    salient = set(cues.salient())
-    verdicts = verify(claims, cues)
-    values = {claim: _pay(claim, claims, salient) for claim in verdicts.supported}
-    values |= {claim: -settings.contradiction_cost for claim in verdicts.contradicted}
-    values |= {claim: -0.5 * settings.contradiction_cost for claim in verdicts.unverifiable}
-    return [
-        ClaimCredit(
-            start=offset + claim.span[0],
-            end=offset + claim.span[1],
-            value=values[claim],
-            supported=claim in verdicts.supported,
-        )
-        for claim in claims
-    ]
-
-
 def names_label(text: str, labels: Sequence[str] = DEFAULT_LABELS) -> bool:
     """Whether a text names an emotion of the label set, in any spelling or as an adverb."""
     words = "|".join(
@@ -281,7 +230,7 @@ def _named(name: str, scorer: Callable[[str, Any, Any], float | None]) -> Reward
     def reward(*, completions: Sequence[Any], **columns: Any) -> list[float | None]:
         nothing = [None] * len(completions)
         texts = [_text(completion) for completion in completions]
-        cues = [read_cues(value) for value in columns.get("cues", nothing)]
+        cues = [_cues(value) for value in columns.get("cues", nothing)]
         rows = zip(texts, columns.get("label", nothing), cues, strict=True)
         return [scorer(*row) for row in rows]
 
@@ -296,7 +245,7 @@ def _text(completion: Any) -> str:
     return "".join(message["content"] for message in completion)
 
 
-def read_cues(value: Any) -> Cues | None:
+def _cues(value: Any) -> Cues | None:
     """Cues of a dataset column: JSON text, or an object into which Arrow may have put nulls."""
     if value is None or isinstance(value, Cues):
         return value

@@ -67,7 +67,7 @@ GRPO = (
 REWARDS = {
     "grpo": (
         *("accuracy", "format", "grounding", "--reward_weights", "1", "0.5", "2"),
-        *("--contradiction_cost", "3", "--claim_credit", "0.5"),
+        *("--contradiction_cost", "3"),
     ),
     "grpo_paper": ("paper_accuracy", "paper_format", "--reward_weights", "1", "1"),
 }

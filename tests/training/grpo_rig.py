@@ -106,7 +106,6 @@ def trainer(
     kind: type[EmostreamGRPOTrainer] = EmostreamGRPOTrainer,
     model: EmostreamForCausalLM | None = None,
     reward_funcs: Any = (even_reward, short_reward),
-    claim_credits: Any = None,
     callbacks: Any = None,
 ) -> EmostreamGRPOTrainer:
     fresh, processor = policy()
@@ -116,7 +115,6 @@ def trainer(
         processor,
         ClipPrompts(made, MadeUpFeatures(processor), processor),
         reward_funcs=reward_funcs,
-        claim_credits=claim_credits,
         args=args,
         train_dataset=Dataset.from_list(
             [{"prompt": row.path.name, "clip": n, "label": row.label} for n, row in enumerate(made)]

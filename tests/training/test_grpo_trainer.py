@@ -12,7 +12,6 @@ from emostream.errors import ConfigError, TrainingError
 from tests.training.grpo_rig import even_reward, plain_logps, policy, settings, trainer
 from training.grpo_trainer import EmostreamGRPOTrainer
 from training.lora import add_lora, has_lora, merged
-from training.rewards import ClaimCredit
 from training.train_watch import StopOnNonFinite
 
 
@@ -54,21 +53,8 @@ def completions(inputs):
         strict=True,
     )
     return [
-        (
-            clip,
-            ids[mask.bool()].tolist() if mask.any() else None,
-            advantage[mask.bool()] if advantage.dim() else advantage,
-        )
+        (clip, ids[mask.bool()].tolist() if mask.any() else None, advantage)
         for clip, ids, mask, advantage in rows
-    ]
-
-
-def halves(text, _):
-    """The first half of a text is a false claim, and the end of it a true one."""
-    middle = len(text) // 2
-    return [
-        ClaimCredit(start=0, end=middle, value=-0.7, supported=False),
-        ClaimCredit(start=middle, end=len(text), value=0.3, supported=True),
     ]
 
 
@@ -103,15 +89,12 @@ def oracle_loss(step, model, reference, old_logps, prompts, args):
             "use_bias_correction_kl": False,
             "epsilon_high": 0.2,
         },
-        {"claim_credits": halves},
     ],
-    ids=["dapo", "accumulated", "paper", "claims"],
+    ids=["dapo", "accumulated", "paper"],
 )
 def test_losses_and_gradients_are_the_oracles(tmp_path, changes):
-    changes = dict(changes)
-    credit = changes.pop("claim_credits", None)
     args = settings(tmp_path, num_iterations=2, max_steps=2, learning_rate=3e-3, **changes)
-    run = trainer(args, kind=Recording, claim_credits=credit)
+    run = trainer(args, kind=Recording)
     prompts = run._prompts
     run.train()
     first, second = run.steps
@@ -167,37 +150,6 @@ def test_advantages_by_hand(tmp_path, scale, expected):
     run.train()
     advantages = run.steps[0]["parts"][0][0]["advantages"]
     assert advantages.tolist() == pytest.approx(expected, abs=5e-4)
-
-
-def test_a_claims_credit_is_its_tokens_alone(tmp_path):
-    run = trainer(settings(tmp_path, max_steps=1))
-    tokenizer = run.processor.tokenizer
-    texts = ["Raised brows and a loud voice, é.", "The jaw drops."]
-    rows = [tokenizer(text)["input_ids"] for text in texts]
-    width = max(map(len, rows))
-    ids = torch.tensor([row + [tokenizer.pad_token_id] * (width - len(row)) for row in rows])
-    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
-    seen = []
-
-    def credits(text, cues):
-        seen.append((text, cues))
-        if cues is None:
-            return []
-        whole = ClaimCredit(start=0, end=29, value=-3.0, supported=False)
-        return [whole, ClaimCredit(start=0, end=12, value=1.0, supported=True)]
-
-    run._claim_credits = credits
-    run.model.train()
-    found = run._credit_tokens(ids, mask, ["known", None])
-    assert seen == [(texts[0], "known"), (texts[1], None)]
-    ends = run._spelled(rows[0])[1]
-    assert ends[-1] == len(texts[0])
-    for token, end in enumerate(ends):
-        start = ends[token - 1] if token else 0
-        inside = 1.0 if start < 12 else -3.0 if start < 29 else 0.0
-        assert found[0, token] == inside, texts[0][start:end]
-    assert not found[1].any()
-    assert run._metrics["train"]["claims/supported"] == [0.5]
 
 
 def test_rewards_are_weighted(tmp_path):

@@ -12,7 +12,6 @@ from training.cues import FACE_UNITS, VOICE_DIMENSIONS, Cues, Informative
 from training.rewards import (
     GroundingSettings,
     accuracy,
-    claim_credits,
     grounding,
     is_degenerate,
     names_label,
@@ -260,33 +259,3 @@ def test_settings_are_checked():
         GroundingSettings(wanted_claims=2)
     with pytest.raises(ConfigError, match="words_a_claim"):
         GroundingSettings(words_a_claim=0)
-
-
-def test_claims_are_credited_one_by_one():
-    think = "The brows are raised and the lip corners go up. The voice is loud, high and trembling."
-    text = compose_answer(think, "surprise")
-    found = {
-        text[c.start : c.end]: (c.value, c.supported)
-        for c in claim_credits(text, CLIP, settings=GroundingSettings(contradiction_cost=4.0))
-    }
-    assert found == {
-        "brows are raised": (1.0, True),
-        "lip corners go up": (-4.0, False),  # AU12 is known to be at rest
-        "voice is loud": (0.5, True),  # there, but slight
-        "voice is loud, high": (1.0, True),
-        "voice is loud, high and trembling": (-2.0, False),  # tremor was not recorded
-    }
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "<think>The brows are raised.<answer>surprise</answer>",
-        compose_answer("", "surprise"),
-        compose_answer("The brows are raised. The brows are raised.", "surprise"),
-        compose_answer("The brows are raised in surprise.", "surprise"),
-    ],
-    ids=["malformed", "empty", "degenerate", "names the label"],
-)
-def test_no_claim_of_a_spoilt_answer_is_credited(text):
-    assert claim_credits(text, CLIP) == []
