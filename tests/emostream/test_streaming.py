@@ -6,6 +6,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from emostream.cuda_graphs import GraphedFunction
 from emostream.encoders import TorchEncoders
 from emostream.errors import InputError
 from emostream.presets import from_preset
@@ -102,6 +103,20 @@ def test_a_hop_of_n_frames_costs_n_frames_and_n_plus_one_joins(tiny, hop):
         encoder.encode([build("a", step * hop, [False] * FRAMES, "both")])
         assert encoder.frames_encoded - before[0] == hop
         assert encoder.pairs_joined - before[1] == hop + 1
+
+
+def test_batches_padded_for_graphs_give_the_same(tiny):
+    model, processor, gate = tiny
+    encoders = TorchEncoders(model)
+    for rows in (encoders._vision, encoders._join, encoders._audio):
+        rows._graphed = GraphedFunction(rows._function, encoders.device)  # plain calls here
+    encoder = StreamingEncoder(encoders, processor, gate)
+    for hop in (0, 1, 3):  # 12, 3 and 6 frames; 16, 4 and 8 with padding
+        windows = [
+            build(source, 5 * i + hop, [False] * FRAMES, "both") for i, source in enumerate("abc")
+        ]
+        for window, tokens in zip(windows, encoder.encode(windows), strict=True):
+            assert_equal(tokens, whole(model, processor, gate, window))
 
 
 def test_a_repeated_frame_is_encoded_once(tiny):
