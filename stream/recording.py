@@ -186,12 +186,12 @@ def replay(
             due_s += pause_s / speed
             if stop.wait(max(0.0, due_s - time.monotonic())):
                 break
+            # Before it is published: an interrupt may come as soon as a subscriber has it.
+            running[event.source] = event
             publisher.publish(event)
             sent += 1
             if isinstance(event, Status) and event.state == "stopped":
-                running.pop(event.source, None)
-            else:
-                running[event.source] = event
+                del running[event.source]
     finally:
         for source, last in running.items():
             publisher.publish(

@@ -29,7 +29,8 @@ def install() -> Path:
     """Download (320 MB) and compile once a machine; whoever comes second waits for the first."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "emostream-tests"
     cache.mkdir(parents=True, exist_ok=True)
-    folder = cache / f"tensorrt-{BINDINGS.partition('==')[2]}-rtx-{VERSION}"
+    python = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    folder = cache / f"tensorrt-{BINDINGS.partition('==')[2]}-rtx-{VERSION}-{python}"
     with (cache / "tensorrt.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.is_dir():
