@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -253,6 +254,29 @@ def test_a_signal_ends_a_replay_with_the_status_stopped(tmp_path: Path, number: 
         finally:
             process.kill()
     assert [e.state for e in (first, last) if isinstance(e, Status)] == ["live", "stopped"]
+
+
+def test_an_interrupt_while_the_first_message_is_sent_ends_with_the_status_stopped(
+    tmp_path: Path,
+) -> None:
+    class Interrupted(Publisher):
+        """A subscriber has the first message and sends the signal before `publish` returns."""
+
+        def publish(self, event: Any, **settings: Any) -> Any:
+            done = super().publish(event, **settings)
+            if isinstance(event, Status) and event.state == "live":
+                raise KeyboardInterrupt
+            return done
+
+    path = tmp_path / "a.jsonl"
+    recording.record([stamped(status())], path)
+    with Interrupted("tcp://127.0.0.1:*") as publisher:
+        with pytest.raises(KeyboardInterrupt):
+            recording.replay(path, publisher)
+        with EmotionClient(publisher.endpoint) as client:
+            last = client.recv(WAIT_MS)
+    assert isinstance(last, Status)
+    assert last.state == "stopped"
 
 
 def test_a_bad_line_ends_a_replay_with_the_status_stopped(tmp_path: Path) -> None:
