@@ -12,7 +12,7 @@ from tokenizers.decoders import DecodeStream
 from torch import Tensor
 
 from emostream.answers import Answer, parse_answer
-from emostream.cuda_graphs import GraphedFunction
+from emostream.cuda_graphs import GraphedFunction, padded
 from emostream.errors import InputError
 from emostream.kv_cache import CACHE_ARGUMENT, TokenCache
 from emostream.modeling import EmostreamForCausalLM
@@ -163,7 +163,7 @@ class ReasoningDecoder:
         positions = [answer.position for answer in self._answers]
         if self.static_rows:
             # Idle rows rewrite the start of a free slot.
-            bucket = min(1 << (rows - 1).bit_length(), self._slots)
+            bucket = padded(rows, self._slots)
             tokens += [0] * (bucket - rows)
             positions += [0] * (bucket - rows)
             self._cache.visible = self._cache.capacity

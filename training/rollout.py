@@ -135,9 +135,9 @@ class _Steps(ABC):
         )
         return out.last_hidden_state
 
-    @abstractmethod
     def close(self) -> None:
-        """Give the memory back now, not when the garbage collector comes by."""
+        """Give the memory back now, not when the garbage collector comes by: a graph holds this object in turn."""
+        vars(self).clear()
 
     @abstractmethod
     def width(self, live_NG: Tensor, token: int) -> int:
@@ -153,21 +153,9 @@ class _ShrinkingSteps(_Steps):
 
     cache: BlockCache
 
-    def __init__(
-        self,
-        model: EmostreamForCausalLM,
-        prompts: Mapping[str, Tensor],
-        generations: int,
-        limit: int,
-    ):
-        super().__init__(model, prompts, generations, limit)
+    def prefill(self) -> Tensor:
         self.cache = BlockCache(*self._shape())
         self.cache.active = self.rows
-
-    def close(self) -> None:
-        """Nothing holds on to this object."""
-
-    def prefill(self) -> Tensor:
         logits_NV = super().prefill()
         self.cache.start = self.length
         return logits_NV
@@ -193,29 +181,16 @@ class _StaticSteps(_Steps):
     #: Asking the GPU whether all are done makes it wait, so it is asked every so many tokens.
     ASK_EVERY = 16
 
-    def __init__(
-        self,
-        model: EmostreamForCausalLM,
-        prompts: Mapping[str, Tensor],
-        generations: int,
-        limit: int,
-    ):
-        super().__init__(model, prompts, generations, limit)
-        device = model.device
-        self.cache = PlacedCache(*self._shape())
-        self.cache.places_Q = torch.arange(self.length, device=device)
+    def prefill(self) -> Tensor:
+        device = self._model.device
         self._columns_K = torch.arange(self.capacity, device=device)
-        self._tokens_C = torch.arange(limit, device=device)
         self._completions_G = torch.arange(self.generations, device=device)
         self.owners_NK[:, self.length :] = (
             self._columns_K[: self.capacity - self.length] % self.generations
         )
         self._graphed = GraphedFunction(self._step, device)
-
-    def close(self) -> None:
-        del self._graphed  # which holds this object in turn
-
-    def prefill(self) -> Tensor:
+        self.cache = PlacedCache(*self._shape())
+        self.cache.places_Q = self._columns_K[: self.length]
         self.cache.visible = self.length
         logits_NV = super().prefill()
         self.cache.visible = self.capacity
@@ -226,7 +201,7 @@ class _StaticSteps(_Steps):
         return 0 if done else self.generations
 
     def logits(self, tokens_NW: Tensor, owners_NW: Tensor, live_NW: Tensor, token: int) -> Tensor:
-        return self._graphed("step", tokens_NW, self._tokens_C[token])
+        return self._graphed("step", tokens_NW, torch.full((), token, device=tokens_NW.device))
 
     def _step(self, tokens_NG: Tensor, token: Tensor) -> Tensor:
         self.cache.places_Q = self.length + token * self.generations + self._completions_G
