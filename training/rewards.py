@@ -38,6 +38,9 @@ from training.cues import ENTAILS, Cues, Modality
 _PAPER_FORMAT: Final = re.compile(r"<think>.*?</think>\s*<answer>.*?</answer>", re.DOTALL)
 _PAPER_ANSWER: Final = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _SAID_AGAIN: Final = re.compile(r"\b(\w+)(?:\s+|,\s*|,?\s+and\s+)\1\b", re.IGNORECASE)
+_SAID_OF_ITSELF: Final = re.compile(
+    r"\b(\w+)(?:\s+(?!(?:and|or)\b)\w+){1,3}\s+(?:is|are|was|were)\s+\1\b", re.IGNORECASE
+)
 _NAMING_PENALTY: Final = 0.5
 
 
@@ -118,8 +121,11 @@ def names_label(text: str, labels: Sequence[str] = DEFAULT_LABELS) -> bool:
 
 
 def is_degenerate(text: str, distinct_trigrams: float = 0.7) -> bool:
-    """Whether a text repeats itself: "strong and strong", a sentence twice, or too few trigrams."""
-    if _SAID_AGAIN.search(text):
+    """Whether a text repeats itself.
+
+    That is "strong and strong", "furrowed brows are furrowed", a sentence twice, or too few trigrams.
+    """
+    if _SAID_AGAIN.search(text) or _SAID_OF_ITSELF.search(text):
         return True
     sentences = [" ".join(s.lower().split()) for s in re.split(r"[.!?;\n]+", text) if s.strip()]
     if len(set(sentences)) < len(sentences):

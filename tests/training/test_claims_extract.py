@@ -136,6 +136,7 @@ def test_free_text(text, claims):
         ("The brow is smooth.", {"not f:brows_lowered+"}),
         ("She speaks without pauses.", {"v:pauses-"}),
         ("No voice is heard.", {"v:hidden+"}),
+        ("No voice is not heard.", {"not v:hidden+"}),
         ("It is not that he is upset: the brows are raised.", {"f:brows_raised+"}),
     ],
 )

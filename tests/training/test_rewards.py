@@ -173,6 +173,9 @@ def test_repetition_and_padding_earn_nothing():
         ("very, very loud", True),
         ("He smiles. He SMILES!", True),
         ("a b c d a b c d a b c d", True),
+        ("Furrowed brows are furrowed and the voice is low.", True),
+        ("The voice is low and the brows are lowered.", False),
+        ("The brows are raised and the lids are raised.", False),
     ],
 )
 def test_degenerate_text(text, degenerate):

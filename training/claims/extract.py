@@ -28,7 +28,8 @@ _NEGATOR: Final = re.compile(
 )
 # "raised brows are missing": said of what stands right before it.
 _NEGATED_AFTER: Final = re.compile(
-    r"\s+(?:is|are|was|were)\s+(?:absent|missing|lacking|not\s+(?:seen|visible|present|there))\b",
+    r"\s+(?:is|are|was|were)\s+(?:absent|missing|lacking|"
+    r"not\s+(?:seen|visible|heard|audible|present|there))\b",
     re.IGNORECASE,
 )
 _NEGATION_ENDS: Final = re.compile(r",(?!\s*(?:n?or)\b)|\band\b|\bwith\b", re.IGNORECASE)

@@ -354,7 +354,7 @@ PHRASES: Final[tuple[tuple[str, Modality, Meaning], ...]] = (
         Meaning("pauses", -1),
     ),
     (
-        r"no\s+(?:voice|speech|words)(?:\s+(?:is|are|can\s+be))?(?:\s+(?:heard|audible|there))?|"
+        r"no\s+(?:voice|speech|words)(?:\s+(?:is|are|can\s+be)\s+(?:heard|audible|there))?|"
         r"nothing\s+(?:is|can\s+be)\s+heard|(?:only|just|nothing\s+but)\s+(?:background\s+)?"
         r"(?:noise|silence)(?:\s+is\s+heard)?",
         "voice",
