@@ -59,10 +59,11 @@ LABEL_ONLY = (
     *(*SFT, "--answers", "label", "--learning_rate", "2e-4"),
     *("--num_train_epochs", "3", "--eval_steps", "93"),
 )
-#: As many minutes as label-only SFT. The rate falls to zero, so that the last few batches do not decide.
+#: As many minutes as label-only SFT. The rate falls to zero, so that the last few batches do not decide. R1-Omni's
+#: weight of the divergence from the cold start keeps the text fluent.
 GRPO = (
     *(*CPU, "--learning_rate", "1e-4", "--lr_scheduler_type", "cosine", "--temperature", "0.8"),
-    *("--max_steps", "190"),
+    *("--max_steps", "190", "--beta", "0.04"),
 )
 REWARDS = {
     "grpo": (
