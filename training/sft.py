@@ -294,5 +294,5 @@ def _validation_rows(settings: SftSettings) -> list[Row]:
             f"{settings.validation}: no labelled rows to validate on; check validation_split."
         )
     # Evenly spread, since corpora come sorted.
-    stride = max(1, len(chosen) // settings.validation_limit)
-    return chosen[::stride][: settings.validation_limit]
+    count = min(len(chosen), settings.validation_limit)
+    return [chosen[place * len(chosen) // count] for place in range(count)]

@@ -16,6 +16,7 @@ from tests.training.sft_rig import LABELS, rig, rows
 from training.cli import main
 from training.lora import has_lora
 from training.manifest import Row, write_manifest
+from training.sft import SftSettings, _validation_rows
 from training.sft_trainer import _summed_loss
 
 
@@ -267,3 +268,15 @@ def test_a_users_mistake_is_one_line(corpus, tmp_path, capsys, flags, message):
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert said.startswith("emostream-train: ")
     assert message in said
+
+
+def test_validation_clips_come_from_all_over_a_sorted_corpus(tmp_path):
+    paths = [tmp_path / f"{number:02}.mp4" for number in range(12)]
+    write_manifest(tmp_path / "v.jsonl", [Row(path=p, label="happy", split="test") for p in paths])
+    chosen = {}
+    for limit in (1, 8, 100):
+        settings = SftSettings(
+            manifest="", validation=str(tmp_path / "v.jsonl"), validation_limit=limit
+        )
+        chosen[limit] = [paths.index(row.path) for row in _validation_rows(settings)]
+    assert chosen == {1: [0], 8: [0, 1, 3, 4, 6, 7, 9, 10], 100: list(range(12))}
