@@ -5,7 +5,7 @@ which order, follows from the cues: the strongest of each modality, face from th
 tremor. Whether the face or the voice comes first is one choice, made by the first words.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Final
 
 import numpy as np
@@ -37,7 +37,14 @@ _ORDER: Final = {name: place for place, name in enumerate((*FACE_ACTIONS, *VOICE
 _PERCEIVE: Final = {"face": "we see", "voice": "we hear"}
 
 
-def compose(cues: Cues, rng: np.random.Generator, *, video: bool = True, audio: bool = True) -> str:
+def compose(
+    cues: Cues,
+    rng: np.random.Generator,
+    *,
+    video: bool = True,
+    audio: bool = True,
+    clear: Collection[Claimed] | None = None,
+) -> str:
     """Describe what the cues hold; the emotion is never named.
 
     Args:
@@ -45,6 +52,7 @@ def compose(cues: Cues, rng: np.random.Generator, *, video: bool = True, audio: 
         rng: Chooses words.
         video: Whether the face is spoken of; not where the reader is given no pictures.
         audio: Likewise for the voice.
+        clear: The marked cues that can be told: all of them are mentioned, and no others. If None, the strongest are.
 
     Returns:
         One to four sentences, each claim of which the cues bear out; empty where nothing was recorded.
@@ -55,9 +63,12 @@ def compose(cues: Cues, rng: np.random.Generator, *, video: bool = True, audio: 
     if audio:
         given.append("voice")
     plan = {modality: claimed for modality in given if (claimed := _say(cues, modality))}
-    plan = _shorten(cues, plan)
-    if sum(map(len, plan.values())) < LEAST_CLAIMS and rng.random() < _SLIGHT_P:
-        plan = _fill(cues, plan)
+    if clear is not None:
+        plan = _only(clear, plan)
+    else:
+        plan = _shorten(cues, plan)
+        if sum(map(len, plan.values())) < LEAST_CLAIMS and rng.random() < _SLIGHT_P:
+            plan = _fill(cues, plan)
     spoken = [" ".join(_sentences(m, claimed, rng)) for m, claimed in plan.items()]
     if len(spoken) == 2 and rng.random() < 0.5:
         spoken.reverse()
@@ -86,6 +97,17 @@ def _say(cues: Cues, modality: Modality) -> list[Claimed]:
     if cues.at_rest(modality):
         return [(modality, EXPRESSION if modality == "face" else PROSODY, 0)]
     return [claimed for claimed in cues.salient() if claimed[0] == modality]
+
+
+def _only(
+    clear: Collection[Claimed], plan: dict[Modality, list[Claimed]]
+) -> dict[Modality, list[Claimed]]:
+    """What is clear, and that a face or voice is hidden or at rest."""
+    kept = {
+        modality: [c for c in claimed if c in clear or c[1] not in _ORDER]
+        for modality, claimed in plan.items()
+    }
+    return {modality: claimed for modality, claimed in kept.items() if claimed}
 
 
 def _shorten(cues: Cues, plan: dict[Modality, list[Claimed]]) -> dict[Modality, list[Claimed]]:

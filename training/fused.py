@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, recall_score
 from sklearn.neural_network import MLPClassifier
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from emostream.modeling import EmostreamForCausalLM
@@ -30,7 +30,8 @@ def mean_tokens(
     rows: Sequence[Row],
 ) -> NDArray[np.float32]:
     """(N, 2H) mean visual and mean audio token of each clip; zeros for a modality that a clip lacks."""
-    gate_3 = model.model.gate(*processor.gate_inputs(processor.instruction))[0]
+    asked = [part.to(model.device) for part in processor.gate_inputs(processor.instruction)]
+    gate_3 = model.model.gate(*asked)[0]
     out = torch.zeros(len(rows), 2, model.config.hidden_size)
     for begin in range(0, len(rows), BATCH):
         clips = [store.features(row) for row in rows[begin : begin + BATCH]]
@@ -38,15 +39,25 @@ def mean_tokens(
             have = [i for i, clip in enumerate(clips) if name in clip]
             if not have:
                 continue
-            features = torch.stack([clips[i][name] for i in have]).float()
+            features = torch.stack([clips[i][name] for i in have]).to(model.device, model.dtype)
             tokens = (
                 model.model.mm_projector(features, gate_3.expand(len(have), 3)).flatten(1, 2)
                 if place == 0
                 else model.model.audio_projector(features)
             )
-            normed = torch.nn.functional.rms_norm(tokens, tokens.shape[-1:])
-            out[[begin + i for i in have], place] = normed.mean(1)
+            normed = torch.nn.functional.rms_norm(tokens.float(), tokens.shape[-1:])
+            out[[begin + i for i in have], place] = normed.mean(1).cpu()
     return np.asarray(out.flatten(1).numpy())
+
+
+def token_classifier(seed: int = 0) -> Pipeline:
+    """A small network on standardised tokens, for labels or for several statements; a tenth stops its training."""
+    return make_pipeline(
+        StandardScaler(),
+        MLPClassifier(
+            (128,), alpha=1e-2, early_stopping=True, n_iter_no_change=8, random_state=seed
+        ),
+    )
 
 
 def fused_classifier(
@@ -76,12 +87,7 @@ def fused_classifier(
     measured = {split: mean_tokens(model, processor, store, rows) for split, rows in tests.items()}
     out: dict[str, dict[str, float]] = {split: {} for split in tests}
     for condition, chosen in columns.items():
-        classifier = make_pipeline(
-            StandardScaler(),
-            MLPClassifier(
-                (128,), alpha=1e-2, early_stopping=True, n_iter_no_change=8, random_state=seed
-            ),
-        )
+        classifier = token_classifier(seed)
         classifier.fit(features[:, chosen], [row.label for row in train])
         for split, rows in tests.items():
             found = classifier.predict(measured[split][:, chosen])

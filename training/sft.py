@@ -9,7 +9,7 @@ OUT/features/       the frozen towers' features of the clips, unless `features` 
 SigLIP, Whisper and BERT are frozen; connector, audio projector and language model (or adapters on it) are trained.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +20,9 @@ from emostream.errors import ConfigError
 from emostream.labels import DEFAULT_LABELS, validate_labels
 from emostream.modeling import EmostreamForCausalLM
 from emostream.processor import EmostreamProcessor
-from training.features import FeatureStore
+from training.clarity import clear_cues
+from training.compose import Claimed
+from training.features import FeatureStore, Key
 from training.grpo_prompts import ClipPrompts
 from training.manifest import Row, read_manifest
 from training.predict import EvalSettings
@@ -90,6 +92,13 @@ class SftSettings:
     wordings: int = field(
         default=1, metadata={"help": "Wordings of a clip's reasons that are trained at once."}
     )
+    clear_from: float = field(
+        default=0.0,
+        metadata={
+            "help": "Probability with which a classifier has to tell a cue from the clip's tokens for it to be "
+            "mentioned; 0 mentions the strongest."
+        },
+    )
     drop_video: float = field(
         default=0.1, metadata={"help": "Share of clips whose pictures are hidden."}
     )
@@ -126,7 +135,7 @@ class SftSettings:
             if (value := getattr(self, name)) not in known:
                 wanted = " or ".join(str(k) for k in known if k)
                 raise ConfigError(f"sft: {name} is {value!r}; wanted {wanted}")
-        for name in ("label_first", "drop_video", "drop_audio"):
+        for name in ("label_first", "clear_from", "drop_video", "drop_audio"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"sft: {name} is {getattr(self, name)}; wanted a share in 0..1")
         if self.drop_video + self.drop_audio > 1:
@@ -213,12 +222,18 @@ def make_trainer(
             asked = [part.to(model.device) for part in processor.gate_inputs(instruction)]
             gate = model.model.gate(*asked)[0].cpu()
 
+    clear = None
+    if settings.clear_from and settings.answers == "reasoned":
+        clear = clear_cues(
+            model, processor, store, [*rows, *held_out], settings.clear_from, args.seed
+        )
+
     def batches(clips: Sequence[Row], **hiding: float) -> SftBatches:
         return SftBatches(
             clips,
             store,
             ClipPrompts(clips, store, processor, instruction),
-            _writer(model, settings),
+            _writer(model, settings, clear),
             processor.tokenizer,
             gate=gate,
             seed=args.seed,
@@ -253,7 +268,11 @@ def make_trainer(
     )
 
 
-def _writer(model: EmostreamForCausalLM, settings: SftSettings) -> AnswerWriter:
+def _writer(
+    model: EmostreamForCausalLM,
+    settings: SftSettings,
+    clear: Mapping[Key, Collection[Claimed]] | None = None,
+) -> AnswerWriter:
     style = model.config.answer_style
     if style == "bare" and settings.answers != "label":
         raise ConfigError(
@@ -264,6 +283,7 @@ def _writer(model: EmostreamForCausalLM, settings: SftSettings) -> AnswerWriter:
         style,  # type: ignore[arg-type]
         label_first=settings.label_first,
         wordings=settings.wordings,
+        clear=clear,
     )
 
 

@@ -1,5 +1,6 @@
 """What a clip's answer should read: the completions that supervised fine-tuning trains."""
 
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 import numpy as np
@@ -7,7 +8,8 @@ import numpy as np
 from emostream.answers import compose_answer
 from emostream.configuration import AnswerStyle
 from emostream.errors import InputError
-from training.compose import compose
+from training.compose import Claimed, compose
+from training.features import Key, clip_key
 from training.manifest import Row
 
 Answers = Literal["reasoned", "label"]
@@ -25,6 +27,7 @@ class AnswerWriter:
         style: `reasoned` or `bare`, in which label answers carry no tags.
         label_first: Share of clips that are asked for the label first as well.
         wordings: Reasoned answers of one clip, where they can be worded anew.
+        clear: Clip -> its marked cues that can be told (`training.clarity`); the reasons mention no others.
     """
 
     def __init__(
@@ -34,11 +37,13 @@ class AnswerWriter:
         *,
         label_first: float = 0.25,
         wordings: int = 1,
+        clear: Mapping[Key, Collection[Claimed]] | None = None,
     ):
         self._answers = answers
         self._style = style
         self._label_first = label_first
         self._wordings = wordings
+        self._clear = clear or {}
 
     def problem(self, row: Row) -> str | None:
         """Why a row gives nothing to train on; None if it does."""
@@ -80,8 +85,10 @@ class AnswerWriter:
     def _thinks(self, row: Row, rng: np.random.Generator, *, video: bool, audio: bool) -> list[str]:
         texts = []
         if row.cues is not None:
+            clear = self._clear.get(clip_key(row))
             texts = [
-                compose(row.cues, rng, video=video, audio=audio) for _ in range(self._wordings)
+                compose(row.cues, rng, video=video, audio=audio, clear=clear)
+                for _ in range(self._wordings)
             ]
         texts = [text for text in dict.fromkeys(texts) if text]
         return texts or ([row.reason] if row.reason and row.cues is None else [])

@@ -4,14 +4,14 @@ OUT/corpora/{train,test,ood}/     rendered clips, as `emostream-train corpus syn
 OUT/manifests/*.jsonl             cold_start, rl, validation (held-out actors): parts of corpora/train
 OUT/towers/{data,video,audio}/    rendered examples and pre-trained towers
 OUT/features/                     what the towers make of every clip, shared by all that follows
-OUT/models/ROW-seedK/             base, cold_start, label_only, grpo_paper, grpo
+OUT/models/ROW-seedK/             base, cold_start, label_only, grpo_paper, grpo, clear, grpo_clear
 OUT/eval/ROW-seedK/SPLIT/         evaluation, and eval/fused.json
 OUT/logs/                         what each stage said
 OUT/recipe.json                   how long each took
 
 A stage whose result is there is not run again; an interrupted one continues where its command can. Seeds other
-than 0 repeat what follows the towers, for the rows in HEADLINE. Label-only SFT and both GRPO runs start from the cold
-start and see the same clips.
+than 0 repeat what follows the towers, for the rows in HEADLINE. Label-only SFT and all GRPO runs start from the cold
+start and see the same clips; grpo_clear is first shown reasons without what cannot be told (clear).
 """
 
 import argparse
@@ -65,6 +65,12 @@ GRPO = (
     *(*CPU, "--learning_rate", "1e-4", "--lr_scheduler_type", "cosine", "--temperature", "0.8"),
     *("--max_steps", "190", "--beta", "0.04"),
 )
+#: SFT on reasons that leave out what cannot be told, then fewer steps of GRPO: no longer than either alone.
+CLEAR = (
+    *(*SFT, "--learning_rate", "5e-4", "--wordings", "2", "--clear_from", "0.65"),
+    *("--num_train_epochs", "2", "--eval_steps", "93"),
+)
+GRPO_CLEAR = (*GRPO, "--max_steps", "100")
 REWARDS = {
     "grpo": (
         *("accuracy", "format", "grounding", "--reward_weights", "1", "0.5", "2"),
@@ -81,8 +87,8 @@ MALLOC = {
 SPLITS = ("test", "ood")
 Stage = tuple[str, str, str, tuple[str, ...]]
 """Of a row: command, part of the corpus, row to start from, flags."""
-ROWS = ("base", "cold_start", "label_only", "grpo_paper", "grpo")
-HEADLINE = ("cold_start", "label_only", "grpo_paper", "grpo")
+ROWS = ("base", "cold_start", "label_only", "grpo_paper", "grpo", "grpo_clear")
+HEADLINE = ("cold_start", "label_only", "grpo_paper", "grpo", "clear", "grpo_clear")
 
 
 class Recipe:
@@ -209,11 +215,14 @@ class Recipe:
         self._train_models({"cold_start": ("sft", "cold_start", "base", COLD_START)}, seeds)
 
     def tune(self, seeds: Sequence[int]) -> None:
-        """Label-only SFT and both kinds of GRPO from the cold start."""
+        """Label-only SFT and all kinds of GRPO from the cold start."""
         runs: dict[str, Stage] = {"label_only": ("sft", "rl", "cold_start", LABEL_ONLY)}
         for row, rewards in REWARDS.items():
             runs[row] = ("grpo", "rl", "cold_start", (*GRPO, "--rewards", *rewards))
+        runs["clear"] = ("sft", "rl", "cold_start", CLEAR)
         self._train_models(runs, seeds)
+        grounded = (*GRPO_CLEAR, "--rewards", *REWARDS["grpo"])
+        self._train_models({"grpo_clear": ("grpo", "rl", "clear", grounded)}, seeds)
 
     def evaluate(self, seeds: Sequence[int]) -> None:
         """Every row on both test sets."""
