@@ -118,6 +118,8 @@ class Recipe:
             self.cold_start(seeds)
         with self._step("tuning", "SFT on labels alone, GRPO with either rewards, for each seed"):
             self.tune(seeds)
+        with self._step("clear reasons", "SFT on what is clear, then GRPO, for each seed"):
+            self.tune_clear(seeds)
         with self._step("evaluation", "all of them on both test sets"):
             self.evaluate(seeds)
 
@@ -215,13 +217,16 @@ class Recipe:
         self._train_models({"cold_start": ("sft", "cold_start", "base", COLD_START)}, seeds)
 
     def tune(self, seeds: Sequence[int]) -> None:
-        """Label-only SFT and all kinds of GRPO from the cold start."""
+        """Label-only SFT and both kinds of GRPO from the cold start."""
         runs: dict[str, Stage] = {"label_only": ("sft", "rl", "cold_start", LABEL_ONLY)}
         for row, rewards in REWARDS.items():
             runs[row] = ("grpo", "rl", "cold_start", (*GRPO, "--rewards", *rewards))
-        runs["clear"] = ("sft", "rl", "cold_start", CLEAR)
         self._train_models(runs, seeds)
+
+    def tune_clear(self, seeds: Sequence[int]) -> None:
+        """SFT on reasons without what cannot be told, then grounded GRPO."""
         grounded = (*GRPO_CLEAR, "--rewards", *REWARDS["grpo"])
+        self._train_models({"clear": ("sft", "rl", "cold_start", CLEAR)}, seeds)
         self._train_models({"grpo_clear": ("grpo", "rl", "clear", grounded)}, seeds)
 
     def evaluate(self, seeds: Sequence[int]) -> None:
