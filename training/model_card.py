@@ -53,8 +53,8 @@ _RECIPE = """\
 
 `python -m training.tiny` makes it. The towers are trained first, each modality by itself, to tell what an actor does.
 Then they are frozen. The cold start teaches reasoned answers that are composed from what the actor did and never name
-the emotion before the answer. GRPO follows, with rewards for the right label, for the form, and for reasoning that the
-recorded actions bear out.
+the emotion before the answer; its last part leaves out of the reasons what cannot be told from the clip. GRPO follows,
+with rewards for the right label, for the form, and for reasoning that the recorded actions bear out.
 """
 
 _LABELS = "Labels: happy, surprise, neutral, angry, disgust, sad, fear. Windows of 4 s, 8 frames."
