@@ -1,6 +1,7 @@
 """What SFT and GRPO have in common: where a run starts from, its clips, and how it is run to its end."""
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from training.train_watch import tensorboard_in
 logger = logging.getLogger(__name__)
 
 PRESET = "preset:"
+_LAST_TENSORS_S = 0.5
 
 
 def open_start(name: str, dtype: torch.dtype) -> tuple[EmostreamForCausalLM, EmostreamProcessor]:
@@ -84,7 +86,11 @@ def train_and_save(make_trainer: Callable[[], Trainer], out: Path) -> Path | Non
 
 def leave_process_group() -> None:
     """Part from the other processes of a run, if any: gloo's threads abort an interpreter that ends before."""
-    PartialState().destroy_process_group()
+    state = PartialState()
+    if state.num_processes > 1:
+        # They need the interpreter's lock to drop their last tensors, and whoever frees the group joins them holding it.
+        time.sleep(_LAST_TENSORS_S)
+    state.destroy_process_group()
 
 
 def cache_clips(
