@@ -89,8 +89,13 @@ class EmostreamModel(Qwen2Model):
         return self
 
     def gate(self, gate_input_ids: Tensor, gate_attention_mask: Tensor) -> Tensor:
-        """(B, 3) weights of the video, body and face branches, from BERT's [CLS] on the instruction alone."""
-        hidden = self.bert_model(gate_input_ids, attention_mask=gate_attention_mask)
+        """(B, 3) weights of the video, body and face branches, from BERT's [CLS] on the instruction alone.
+
+        The inputs may be on any device.
+        """
+        hidden = self.bert_model(
+            gate_input_ids.to(self.device), attention_mask=gate_attention_mask.to(self.device)
+        )
         return self.bert_gate(hidden.last_hidden_state[:, 0]).softmax(-1)
 
     def vision(self, pixel_values: Tensor) -> Tensor:

@@ -93,8 +93,7 @@ class Recognizer:
         tree = candidate_tree(tokenizer, labels, style=style, spellings=spellings)
         self._tree = tree.to(model.device)
         with torch.inference_mode():
-            gate_inputs = [x.to(model.device) for x in processor.gate_inputs(instruction)]
-            gate_3 = model.model.gate(*gate_inputs)[0]
+            gate_3 = model.model.gate(*processor.gate_inputs(instruction))[0]
         encoders = encoders or TorchEncoders(model)
         self.runs_on = encoders.description
         self._encoder = StreamingEncoder(encoders, processor, gate_3)

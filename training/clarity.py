@@ -66,9 +66,9 @@ def clear_cues(
     clearness_NC = held_out_probabilities(tokens_NH, holds_NC, seed)
     return {
         clip_key(row): frozenset(
-            _clear(cues, dict(zip(_CLAIMS, map(float, clearness_C), strict=True)), least)
+            _clear(cues.salient(), dict(zip(_CLAIMS, clearness, strict=True)), least)
         )
-        for (row, cues), clearness_C in zip(told, clearness_NC, strict=True)
+        for (row, cues), clearness in zip(told, clearness_NC.tolist(), strict=True)
     }
 
 
@@ -90,8 +90,9 @@ def _holds(claimed: Claimed, cues: Cues) -> bool:
     return judge(Claim(*claimed), cues) is Verdict.SUPPORTED
 
 
-def _clear(cues: Cues, clearness: Mapping[Claimed, float], least: float) -> set[Claimed]:
-    marked = [claimed for claimed in cues.salient() if claimed in clearness]
+def _clear(
+    marked: Sequence[Claimed], clearness: Mapping[Claimed, float], least: float
+) -> set[Claimed]:
     clear = {claimed for claimed in marked if clearness[claimed] >= least}
     for modality in {claimed[0] for claimed in marked} - {claimed[0] for claimed in clear}:
         clear.add(max((c for c in marked if c[0] == modality), key=clearness.__getitem__))

@@ -103,11 +103,11 @@ def _only(
     clear: Collection[Claimed], plan: dict[Modality, list[Claimed]]
 ) -> dict[Modality, list[Claimed]]:
     """What is clear, and that a face or voice is hidden or at rest."""
-    kept = {
-        modality: [c for c in claimed if c in clear or c[1] not in _ORDER]
+    return {
+        modality: kept
         for modality, claimed in plan.items()
+        if (kept := [c for c in claimed if c in clear or c[1] not in _ORDER])
     }
-    return {modality: claimed for modality, claimed in kept.items() if claimed}
 
 
 def _shorten(cues: Cues, plan: dict[Modality, list[Claimed]]) -> dict[Modality, list[Claimed]]:

@@ -30,8 +30,7 @@ def mean_tokens(
     rows: Sequence[Row],
 ) -> NDArray[np.float32]:
     """(N, 2H) mean visual and mean audio token of each clip; zeros for a modality that a clip lacks."""
-    asked = [part.to(model.device) for part in processor.gate_inputs(processor.instruction)]
-    gate_3 = model.model.gate(*asked)[0]
+    gate_3 = model.model.gate(*processor.gate_inputs(processor.instruction))[0]
     out = torch.zeros(len(rows), 2, model.config.hidden_size)
     for begin in range(0, len(rows), BATCH):
         clips = [store.features(row) for row in rows[begin : begin + BATCH]]

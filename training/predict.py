@@ -146,8 +146,7 @@ class _Predictor:
             max_new_tokens=settings.max_new_tokens,
         )
         with torch.inference_mode():
-            gate_inputs = [x.to(model.device) for x in processor.gate_inputs(instruction)]
-            self._gate_13 = model.model.gate(*gate_inputs)
+            self._gate_13 = model.model.gate(*processor.gate_inputs(instruction))
 
     @torch.inference_mode()
     def __call__(

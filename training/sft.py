@@ -20,7 +20,6 @@ from emostream.errors import ConfigError
 from emostream.labels import DEFAULT_LABELS, validate_labels
 from emostream.modeling import EmostreamForCausalLM
 from emostream.processor import EmostreamProcessor
-from training.clarity import clear_cues
 from training.compose import Claimed
 from training.features import FeatureStore, Key
 from training.grpo_prompts import ClipPrompts
@@ -219,11 +218,12 @@ def make_trainer(
     gate = None
     if not settings.train_gate:
         with torch.no_grad():
-            asked = [part.to(model.device) for part in processor.gate_inputs(instruction)]
-            gate = model.model.gate(*asked)[0].cpu()
+            gate = model.model.gate(*processor.gate_inputs(instruction))[0].cpu()
 
     clear = None
     if settings.clear_from and settings.answers == "reasoned":
+        from training.clarity import clear_cues  # and so scikit-learn, which other runs do without
+
         clear = clear_cues(
             model, processor, store, [*rows, *held_out], settings.clear_from, args.seed
         )

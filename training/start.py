@@ -88,7 +88,7 @@ def leave_process_group() -> None:
     """Part from the other processes of a run, if any: gloo's threads abort an interpreter that ends before."""
     state = PartialState()
     if state.num_processes > 1:
-        # They need the interpreter's lock to drop their last tensors; whoever frees the group waits for them with it.
+        # They need the interpreter's lock to drop their last tensors; whoever frees the group holds it and joins them.
         time.sleep(_LAST_TENSORS_S)
     state.destroy_process_group()
 

@@ -8,7 +8,7 @@ import pytest
 
 from emostream.errors import ConfigError
 from tests.training.grpo_rig import policy
-from tests.training.sft_rig import LABELS, Store, rig
+from tests.training.sft_rig import Store, rig, rows
 from training.claims.extract import extract_claims
 from training.clarity import clear_cues, held_out_probabilities
 from training.compose import compose
@@ -39,32 +39,25 @@ def test_a_statement_is_told_from_features_of_other_clips_only():
 def clips(count):
     """A smile is acted by the happy, whose features have something in common; who speaks fast, none of them tells."""
     rng = np.random.default_rng(0)
-    return [
-        Row(
-            path=Path(f"{n}.mp4"),
-            label=LABELS[n // 4 % 3],
-            split="train",
-            start_s=float(n),
-            cues=Cues(
-                {"AU12": 0.8 * (n // 4 % 3 == 0)},
-                {"loudness": 1.5 * (n // 4 % 3 == 0), "rate": 1.2 * float(rng.random() < 0.5)},
-            ),
-        )
-        for n in range(count)
-    ]
+
+    def cues(happy):
+        rate = 1.2 * float(rng.random() < 0.5)
+        return Cues({"AU12": 0.8 * happy}, {"loudness": 1.5 * happy, "rate": rate})
+
+    return [replace(row, cues=cues(row.label == "happy")) for row in rows(count)]
 
 
 def test_what_features_tell_is_clear_and_of_the_rest_the_clearest_of_a_modality():
     model, processor = policy(0)
-    rows = clips(480)
-    silent = replace(rows[0], path=Path("silent.mp4"), cues=None)
-    clear = clear_cues(model, processor, Store(processor), [*rows, silent], 0.75)
-    assert set(clear) == {clip_key(row) for row in rows}
-    happy = [(row, clear[clip_key(row)]) for row in rows if row.label == "happy"]
+    acted = clips(480)
+    silent = replace(acted[0], path=Path("silent.mp4"), cues=None)
+    clear = clear_cues(model, processor, Store(processor), [*acted, silent], 0.75)
+    assert set(clear) == {clip_key(row) for row in acted}
+    happy = [(row, clear[clip_key(row)]) for row in acted if row.label == "happy"]
     assert np.mean([SMILE in told for _, told in happy]) == 1
     assert np.mean([LOUD in told for _, told in happy]) > 0.8
     assert np.mean([FAST in told for row, told in happy if FAST in row.cues.salient()]) < 0.5
-    others = [(row, clear[clip_key(row)]) for row in rows if row.label != "happy"]
+    others = [(row, clear[clip_key(row)]) for row in acted if row.label != "happy"]
     assert all(told == frozenset(row.cues.salient()) for row, told in others)
 
 
