@@ -37,7 +37,7 @@ pictures: $(VENV)/.installed-dev
 # The shipped model's whole recipe in runs/tiny: hours on two cores; an interrupted run is continued.
 SEEDS ?= 0
 tiny: $(VENV)/.installed-dev
-	$(BIN)/python -m training.tiny --out runs/tiny --seeds $(SEEDS)
+	$(BIN)/python -m training.recipe.tiny --out runs/tiny --seeds $(SEEDS)
 
 clean:
 	rm -rf $(VENV)

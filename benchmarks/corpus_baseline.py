@@ -31,8 +31,8 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import SVC
 
 from training.claims.measure import VoiceMeasures, measure_voice
-from training.cues import FACE_UNITS, VOICE_DIMENSIONS
-from training.manifest import Row
+from training.data.cues import FACE_UNITS, VOICE_DIMENSIONS
+from training.data.manifest import Row
 from training.synth.actors import SPLITS, Split
 from training.synth.clip import clip_row, render_clip
 from training.synth.script import write_script

@@ -30,13 +30,13 @@ from rich.console import Console
 from rich.table import Table
 
 from emostream import load_model, save_model
-from emostream.presets import PRESETS, from_preset
-from emostream.recognizer import Recognizer
-from emostream.streaming import MediaWindow
+from emostream.inference.recognizer import Recognizer
+from emostream.inference.streaming import MediaWindow
+from emostream.model.presets import PRESETS, from_preset
 from export.bench import bench
 from export.bench import table as graph_table
 from export.build import BuildOptions, build
-from export.precision import Precision, Target
+from export.onnx.precision import Precision, Target
 from export.runtime import load_encoders
 from export.timing import summary, timed
 

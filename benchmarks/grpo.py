@@ -25,13 +25,19 @@ from provenance import write_result
 from torch import Tensor
 from trl import GRPOConfig
 
-from emostream.modeling import EmostreamForCausalLM
-from emostream.presets import BASE_TEXT, PRESETS, build_tokenizers, preset_config, processor_for
-from emostream.processor import EmostreamProcessor
-from training.grpo_prompts import ClipPrompts
-from training.grpo_trainer import EmostreamGRPOTrainer
-from training.lora import add_lora
-from training.manifest import Row
+from emostream.model.modeling import EmostreamForCausalLM
+from emostream.model.presets import (
+    BASE_TEXT,
+    PRESETS,
+    build_tokenizers,
+    preset_config,
+    processor_for,
+)
+from emostream.model.processor import EmostreamProcessor
+from training.data.manifest import Row
+from training.data.prompts import ClipPrompts
+from training.grpo.trainer import EmostreamGRPOTrainer
+from training.tuning.lora import add_lora
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -117,7 +123,7 @@ def measure(options: argparse.Namespace, folder: str) -> dict[str, Any]:
         add_lora(model, options.lora_rank, 2 * options.lora_rank)
     if options.autocast:
         for parameter in model.parameters():
-            if parameter.requires_grad:  # as `training.grpo` has it
+            if parameter.requires_grad:  # as `training.grpo.train` has it
                 parameter.data = parameter.data.float()
     count = options.prompts * options.accumulation * (options.steps + 1)
     rows = [

@@ -21,8 +21,8 @@ from provenance import write_result
 from rich.console import Console
 from rich.table import Table
 
-from stream.client import EmotionClient, ReceiveTimeout
-from stream.messages import Label, Reasoning, Status
+from stream.pubsub.client import EmotionClient, ReceiveTimeout
+from stream.pubsub.messages import Label, Reasoning, Status
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tests.media_factory import Audio, Video, noise, write_media
@@ -146,7 +146,15 @@ def summary(
 
 def measure(options: argparse.Namespace, clip: Path) -> dict[str, Any]:
     """Run the pipeline and watch it."""
-    command = [sys.executable, "-P", "-m", "stream.cli", "run", "--bind", "tcp://127.0.0.1:*"]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "stream.commands.cli",
+        "run",
+        "--bind",
+        "tcp://127.0.0.1:*",
+    ]
     command += ["--loop", "--model", options.model]
     if options.labels_only:
         command += ["--reason-every-s", "0"]

@@ -22,12 +22,12 @@ from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 from emostream import load_model
-from emostream.connector import FrameFeatures
-from emostream.cuda_graphs import GraphedFunction
-from emostream.encoders import Encoders, TorchEncoders
-from emostream.presets import PRESETS, from_preset
-from emostream.recognizer import Recognizer
-from emostream.streaming import MediaWindow
+from emostream.inference.cuda_graphs import GraphedFunction
+from emostream.inference.encoders import Encoders, TorchEncoders
+from emostream.inference.recognizer import Recognizer
+from emostream.inference.streaming import MediaWindow
+from emostream.model.connector import FrameFeatures
+from emostream.model.presets import PRESETS, from_preset
 from export.manifest import Manifest
 from export.runtime import load_encoders
 from export.timing import ceilings, timed

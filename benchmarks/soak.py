@@ -32,8 +32,8 @@ from provenance import write_result
 from rich.console import Console
 from rich.table import Table
 
-from stream.client import EmotionClient, ReceiveTimeout
-from stream.messages import Label, Status
+from stream.pubsub.client import EmotionClient, ReceiveTimeout
+from stream.pubsub.messages import Label, Status
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tests.stream.rigs import MjpegCamera, PipeMicrophone, SoundServer
@@ -81,7 +81,15 @@ class Pipeline:
     """`emostream run` as users start it, with what it says."""
 
     def __init__(self, arguments: list[str], environment: dict[str, str]):
-        command = [sys.executable, "-P", "-m", "stream.cli", "run", "--bind", "tcp://127.0.0.1:*"]
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "stream.commands.cli",
+            "run",
+            "--bind",
+            "tcp://127.0.0.1:*",
+        ]
         self.process = subprocess.Popen(
             [*command, *arguments],
             stderr=subprocess.PIPE,
@@ -216,21 +224,26 @@ def faults(
 
     live, clip = "cam0", "demo"
     every = [
-        Fault("kill stream.camera", 0, (live,), kill("stream.camera", live)),
+        Fault("kill stream.capture.camera", 0, (live,), kill("stream.capture.camera", live)),
         Fault("camera server stops", 8, (live,), camera.stop, camera.start),
         Fault("camera freezes", 10, (live,), camera.freeze, camera.thaw),
         Fault("subscriber never reads", 25, (), strangers.begin_idling, strangers.end_idling),
         Fault("garbage bytes", 0, (), strangers.talk_garbage),
-        suspend("stream.camera", live, 6),
-        Fault("kill stream.file_capture", 0, (clip,), kill("stream.file_capture", clip)),
-        suspend("stream.file_capture", clip, 4),
+        suspend("stream.capture.camera", live, 6),
+        Fault("kill stream.capture.file", 0, (clip,), kill("stream.capture.file", clip)),
+        suspend("stream.capture.file", clip, 4),
         Fault("camera hangs", 8, (live,), camera.hang, camera.thaw),
     ]
     if microphone is not None:
         every += [
-            Fault("kill stream.microphone", 0, (live,), kill("stream.microphone", live)),
+            Fault(
+                "kill stream.capture.microphone",
+                0,
+                (live,),
+                kill("stream.capture.microphone", live),
+            ),
             Fault("microphone stalls", 8, (live,), microphone.stall, microphone.resume),
-            suspend("stream.microphone", live, 6),
+            suspend("stream.capture.microphone", live, 6),
         ]
     return every
 

@@ -21,12 +21,12 @@ sys.path.insert(0, str(ROOT))
 
 from provenance import write_result  # noqa: E402
 
-from emostream.presets import from_preset  # noqa: E402
+from emostream.model.presets import from_preset  # noqa: E402
 from export.errors import ExportError  # noqa: E402
-from export.graphs import GRAPHS  # noqa: E402
-from export.onnx_graph import export_graph  # noqa: E402
-from export.precision import Precision  # noqa: E402
-from export.tensorrt_probe import Host, probe  # noqa: E402
+from export.onnx.graphs import GRAPHS  # noqa: E402
+from export.onnx.precision import Precision  # noqa: E402
+from export.onnx.write import export_graph  # noqa: E402
+from export.tensorrt.probe import Host, probe  # noqa: E402
 from tests.export.tensorrt_without_gpu import BINDINGS, LIBRARIES, environment, install  # noqa: E402
 
 SCRIPT = ROOT / "tests" / "export" / "tensorrt_build.py"

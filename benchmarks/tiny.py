@@ -14,9 +14,9 @@ from pathlib import Path
 from provenance import write_result
 
 from emostream import load_model
-from emostream.checkpoints import TINY_FOLDER
-from training.model_card import model_card
-from training.table import compare, read_fused, read_runs
+from emostream.model.load import TINY_FOLDER
+from training.evaluation.table import compare, read_fused, read_runs
+from training.recipe.model_card import model_card
 
 CARD = "README.md"
 

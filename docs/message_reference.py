@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from stream.messages import (
+from stream.pubsub.messages import (
     DEFAULT_ENDPOINT,
     Dropped,
     Event,

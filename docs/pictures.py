@@ -9,11 +9,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from stream.client import EmotionClient
-from stream.messages import Event, Label, Status
-from stream.plot import plot
-from stream.recording import Recorder, read
+from stream.pubsub.client import EmotionClient
+from stream.pubsub.messages import Event, Label, Status
+from stream.pubsub.recording import Recorder, read
 from stream.view import snapshot
+from stream.view.plot import plot
 
 OUT = Path(__file__).with_name("pictures")
 CLIP = Path(__file__).resolve().parent.parent / "stream" / "assets" / "demo.mp4"
@@ -23,7 +23,7 @@ _DPI = 150
 
 def record(model: str, path: Path) -> None:
     """Run the pipeline on the demo clip as users do and record all that it publishes."""
-    command = [sys.executable, "-P", "-m", "stream.cli", "run", "--model", model]
+    command = [sys.executable, "-P", "-m", "stream.commands.cli", "run", "--model", model]
     command += ["--source", f"{SOURCE}={CLIP}", "--bind", "tcp://127.0.0.1:*"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as pipeline:
         assert pipeline.stderr is not None

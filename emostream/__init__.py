@@ -8,15 +8,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from emostream.checkpoints import load_model
-    from emostream.saving import save_model
+    from emostream.model.load import load_model
+    from emostream.model.save import save_model
 
 __all__ = ["EmotionClient", "load_model", "save_model"]
 
 _HOMES = {
-    "load_model": "emostream.checkpoints",
-    "save_model": "emostream.saving",
-    "EmotionClient": "stream.client",
+    "load_model": "emostream.model.load",
+    "save_model": "emostream.model.save",
+    "EmotionClient": "stream.pubsub.client",
 }
 
 

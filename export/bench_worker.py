@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from emostream.configuration import EmostreamConfig
-from emostream.connector import FrameFeatures
-from emostream.encoders import Encoders, TorchEncoders
 from emostream.errors import EmostreamError
-from emostream.modeling import EmostreamForCausalLM
-from export.graphs import GRAPHS, Case, context_frames
+from emostream.inference.encoders import Encoders, TorchEncoders
+from emostream.model.configuration import EmostreamConfig
+from emostream.model.connector import FrameFeatures
+from emostream.model.modeling import EmostreamForCausalLM
 from export.manifest import Manifest
+from export.onnx.graphs import GRAPHS, Case, context_frames
 from export.runtime import load_encoders
 from export.timing import ceilings, memory_bytes, summary, timed
 from export.verify import load_exported
@@ -65,7 +65,7 @@ def measure(folder: Path, backend: str, device: torch.device) -> dict[str, Any]:
 
 def load_config(manifest: Manifest) -> EmostreamConfig:
     """The checkpoint's configuration without its weights."""
-    from emostream.checkpoints import load_processor
+    from emostream.model.load import load_processor
 
     config: EmostreamConfig = load_processor(manifest.checkpoint).config
     return config

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from emostream.cuda_graphs import padded
+from emostream.inference.cuda_graphs import padded
 
 Shape = tuple[int, ...]
 

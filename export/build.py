@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from emostream.checkpoints import checkpoint_files, load_model
-from emostream.encoders import Encoders
-from emostream.modeling import EmostreamForCausalLM
-from emostream.processor import EmostreamProcessor
-from emostream.saving import put_in_place
+from emostream.inference.encoders import Encoders
+from emostream.model.load import checkpoint_files, load_model
+from emostream.model.modeling import EmostreamForCausalLM
+from emostream.model.processor import EmostreamProcessor
+from emostream.model.save import put_in_place
 from export.environment import default_device
 from export.errors import ExportError
-from export.graphs import GRAPHS, OPSET, Graph
 from export.manifest import MANIFEST, Manifest, graph_files, sha256
-from export.onnx_graph import export_graph, graph_key
-from export.parity import as_line, compare, compare_streaming, worst
-from export.precision import DTYPES, TOLERANCES, Hardware, Precision, Target, fallbacks
+from export.onnx.graphs import GRAPHS, OPSET, Graph
+from export.onnx.parity import as_line, compare, compare_streaming, worst
+from export.onnx.precision import DTYPES, TOLERANCES, Hardware, Precision, Target, fallbacks
+from export.onnx.write import export_graph, graph_key
 from export.runtime import load_encoders
 from export.staging import kept_rows, link, previous
 from export.verify import REPORT, write_report
 
 if TYPE_CHECKING:
-    from export.tensorrt_probe import Host
+    from export.tensorrt.probe import Host
 
 Say = Callable[[str], None]
 
@@ -114,7 +114,7 @@ def build(checkpoint: str, out: Path, *, say: Say, options: BuildOptions | None 
         raise ExportError(f"{out} exists and is no export directory. Choose another folder.")
     host = None
     if options.target == "tensorrt":
-        from export.tensorrt_probe import probe
+        from export.tensorrt.probe import probe
 
         host = probe(torch.device(options.device or "cuda").index or 0)
     checkpoint_sha256 = sha256(checkpoint_files(checkpoint))
@@ -262,8 +262,8 @@ def _export(work: _Build, graph: Graph, precision: Precision) -> None:
 
 def _compile(work: _Build) -> list[str]:
     """Plans of all graphs; returns the names of those that were built and not kept."""
-    from export.tensorrt_builder import BuilderOptions, build_engine
-    from export.tensorrt_profiles import profiles_for
+    from export.tensorrt.builder import BuilderOptions, build_engine
+    from export.tensorrt.profiles import profiles_for
 
     assert work.host is not None
     fresh = []

@@ -8,15 +8,15 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from emostream.encoders import Encoders
 from emostream.errors import MediaError
+from emostream.inference.encoders import Encoders
+from emostream.inference.recognizer import Recognizer
+from emostream.inference.streaming import MediaWindow
 from emostream.media import load_clip, probe
-from emostream.modeling import EmostreamForCausalLM
-from emostream.processor import EmostreamProcessor
-from emostream.recognizer import Recognizer
-from emostream.streaming import MediaWindow
+from emostream.model.modeling import EmostreamForCausalLM
+from emostream.model.processor import EmostreamProcessor
 from export.errors import ExportError
-from export.precision import Tolerance
+from export.onnx.precision import Tolerance
 
 WINDOW_S = 4.0
 STEP_S = 1.0

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emostream.connector import FrameFeatures
-from emostream.encoders import Encoders
+from emostream.inference.encoders import Encoders
+from emostream.model.connector import FrameFeatures
 from export.bound import BoundGraph
 from export.environment import import_onnxruntime
 from export.errors import ExportError
@@ -40,13 +40,13 @@ def load_encoders(
             f"engines: {folder} holds ONNX graphs and no TensorRT plans. Build them: emostream-export build "
             f"{manifest.checkpoint} --out {folder} --target tensorrt"
         )
-    from export.tensorrt_runtime import TensorRTEncoders
+    from export.tensorrt.runtime import TensorRTEncoders
 
     return TensorRTEncoders(folder, device, dtype)
 
 
 class OnnxEncoders:
-    """`emostream.encoders.Encoders` on ONNX Runtime: on a CUDA device its CUDA provider, else the CPU's.
+    """`emostream.inference.encoders.Encoders` on ONNX Runtime: on a CUDA device its CUDA provider, else the CPU's.
 
     An int8 graph encodes each frame, pair and clip alone: it scales its activations by the range over the whole batch,
     so that in a batch one source would change another's result.

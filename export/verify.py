@@ -7,16 +7,16 @@ from typing import Any
 
 import torch
 
-from emostream.checkpoints import checkpoint_files, load_model
-from emostream.modeling import EmostreamForCausalLM
-from emostream.processor import EmostreamProcessor
+from emostream.model.load import checkpoint_files, load_model
+from emostream.model.modeling import EmostreamForCausalLM
+from emostream.model.processor import EmostreamProcessor
 from export.clips import agreement, stretches
 from export.environment import default_device
 from export.errors import ExportError
-from export.graphs import GRAPHS
 from export.manifest import Manifest, sha256, write_atomically
-from export.parity import as_line, compare, compare_streaming
-from export.precision import TOLERANCES, loosest
+from export.onnx.graphs import GRAPHS
+from export.onnx.parity import as_line, compare, compare_streaming
+from export.onnx.precision import TOLERANCES, loosest
 from export.runtime import load_encoders
 
 REPORT = "verify.json"

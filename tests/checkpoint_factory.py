@@ -25,8 +25,8 @@ from transformers import (
     WhisperForConditionalGeneration,
 )
 
-from emostream.configuration import EmostreamConfig
-from emostream.modeling import EmostreamForCausalLM
+from emostream.model.configuration import EmostreamConfig
+from emostream.model.modeling import EmostreamForCausalLM
 
 PARITY = Path(__file__).parent / "fixtures" / "parity"
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 ENTRY_POINTS = {
-    "emostream": "stream.cli",
+    "emostream": "stream.commands.cli",
     "emostream-train": "training.cli",
     "emostream-export": "export.cli",
 }

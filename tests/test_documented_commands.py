@@ -22,10 +22,10 @@ from pathlib import Path
 
 import pytest
 
-from stream.client import EmotionClient, ReceiveTimeout
-from stream.messages import Label, Status
-from stream.publisher import Publisher
-from stream.security import load_server_keys
+from stream.pubsub.client import EmotionClient, ReceiveTimeout
+from stream.pubsub.messages import Label, Status
+from stream.pubsub.publisher import Publisher
+from stream.sockets.security import load_server_keys
 from tests.documented_workspace import fill
 from tests.documents import LANGUAGES, ROOT, Block, blocks, commands, documents
 from tests.stream import events
@@ -47,14 +47,14 @@ ORDER = (
 """These first, the others after them by name."""
 
 MADE_ELSEWHERE = "tests/test_packaging.py installs the wheel; make is .ci/run's"
-DEVICE = "a camera or microphone; tests/stream/test_live_devices.py"
-HUB = "a download from the hub; tests/emostream/test_checkpoints.py loads folders of that layout"
+DEVICE = "a camera or microphone; tests/stream/capture/test_live_devices.py"
+HUB = "a download from the hub; tests/emostream/model/test_load.py loads folders of that layout"
 RENDERING = "minutes of rendering; docs/corpora.md has it with a few clips"
 BENCHMARK = "minutes of measuring"
 GPU = "a CUDA GPU"
 
 NOT_RUN = {
-    "make demo": f"{MADE_ELSEWHERE}; tests/stream/test_demo.py",
+    "make demo": f"{MADE_ELSEWHERE}; tests/stream/commands/test_demo.py",
     "make test": MADE_ELSEWHERE,
     "make lint": MADE_ELSEWHERE,
     "make format": "it would change the source",
@@ -64,8 +64,8 @@ NOT_RUN = {
     "pip install -e '.[onnx,train]'": MADE_ELSEWHERE,
     "pip install --no-deps .": MADE_ELSEWHERE,
     "pip install pyzmq": MADE_ELSEWHERE,
-    "cd examples && npm install && node subscribe.mjs": "tests/stream/test_examples.py",
-    "python examples/subscribe.py": "tests/stream/test_examples.py",
+    "cd examples && npm install && node subscribe.mjs": "tests/stream/pubsub/test_examples.py",
+    "python examples/subscribe.py": "tests/stream/pubsub/test_examples.py",
     "tensorboard --logdir runs": "a web server of another project's",
     "emostream run": DEVICE,
     "emostream run --video 1 --audio 2": DEVICE,
@@ -90,7 +90,7 @@ NOT_RUN = {
     "--manifest emer.jsonl --out runs/emer": f"{HUB}; {GPU}",
     "torchrun --nproc_per_node 4 -m training.cli sft --config cold-start.yaml --out runs/four": GPU,
     "OMP_NUM_THREADS=1 torchrun --nproc_per_node 2 -m training.cli grpo --config grpo.yaml "
-    "--out runs/two --ddp_backend gloo": "tests/training/test_grpo_distributed.py",
+    "--out runs/two --ddp_backend gloo": "tests/training/grpo/test_distributed.py",
     "emostream-export build my-model --out engines-int8 --precision int8": "tests/export",
     "emostream-export bench engines": "half a minute; tests/export",
     "emostream-export build my-model --out engines-trt --target tensorrt --precision fp16": GPU,
@@ -300,7 +300,7 @@ def driver(folder: Path) -> Iterator[Driver]:
         driver.start(
             {
                 "code": "from emostream import save_model\n"
-                "from emostream.presets import from_preset\n"
+                "from emostream.model.presets import from_preset\n"
                 "for name in ('my-model', 'R1-Omni-0.5B'):\n"
                 "    save_model(*from_preset('tiny'), name)\n"
             }

@@ -12,7 +12,7 @@ from types import ModuleType
 import jsonschema
 import pytest
 
-from stream.messages import decode_payload, encode
+from stream.pubsub.messages import decode_payload, encode
 from tests.documents import ROOT
 
 

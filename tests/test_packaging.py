@@ -53,8 +53,8 @@ def test_a_subscriber_needs_the_wheel_and_pyzmq_only(wheel, tmp_path):
     code = """
 import sys, threading, zmq
 import emostream
-from stream.messages import Status
-from stream.publisher import Publisher
+from stream.pubsub.messages import Status
+from stream.pubsub.publisher import Publisher
 with Publisher("tcp://127.0.0.1:*") as publisher:
     publisher.publish(Status(source="cam0", timestamp_s=1.0, unix_time_s=None, state="live", detail="",
         fps_in=2.0, hops_per_s=2.0, skipped=0, restarts=0, uptime_s=1.0))
@@ -87,7 +87,7 @@ def test_import_contracts_hold():
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-@pytest.mark.parametrize("module", ["stream.cli", "training.cli", "export.cli"])
+@pytest.mark.parametrize("module", ["stream.commands.cli", "training.cli", "export.cli"])
 def test_commands_say_what_they_do_without_loading_torch(module):
     code = f"""
 import sys, {module} as cli

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 from emostream import load_model
-from emostream.checkpoints import TINY_FOLDER
-from stream.doctor import check_model
-from stream.serving import ModelConfig
-from training.model_card import model_card
+from emostream.model.load import TINY_FOLDER
+from stream.commands.doctor import check_model
+from stream.serve.model import ModelConfig
+from training.recipe.model_card import model_card
 
 RESULT = Path(__file__).parents[1] / "benchmarks" / "results" / "tiny.json"
 

@@ -220,7 +220,7 @@ def _index(options: argparse.Namespace) -> None:
 
 def _eval(options: argparse.Namespace) -> None:
     from emostream.labels import DEFAULT_LABELS
-    from training.evaluation_rows import evaluation_rows
+    from training.evaluation.rows import evaluation_rows
 
     labels = options.labels or DEFAULT_LABELS
     rows = evaluation_rows(
@@ -234,10 +234,10 @@ def _eval(options: argparse.Namespace) -> None:
     import torch
 
     from emostream import load_model
-    from training.evaluate import evaluate
-    from training.features import cache_features
-    from training.outcomes import CONDITIONS
-    from training.predict import EvalSettings
+    from training.data.features import cache_features
+    from training.evaluation.evaluate import evaluate
+    from training.evaluation.outcomes import CONDITIONS
+    from training.evaluation.predict import EvalSettings
 
     batch_size = options.batch_size
     if batch_size is None:
@@ -281,7 +281,7 @@ def _eval(options: argparse.Namespace) -> None:
 def _compare(options: argparse.Namespace) -> None:
     import json
 
-    from training.table import compare, markdown, read_fused, read_runs
+    from training.evaluation.table import compare, markdown, read_fused, read_runs
 
     result = compare(read_runs(options.dir), read_fused(options.dir))
     for path, text in (
@@ -295,8 +295,8 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 def _sft(options: argparse.Namespace) -> None:
-    from training.sft import sft
-    from training.start import leave_process_group
+    from training.sft.train import sft
+    from training.tuning.setup import leave_process_group
 
     model = sft(options.config, options.out, options.settings, progress=bars)
     leave_process_group()
@@ -305,8 +305,8 @@ def _sft(options: argparse.Namespace) -> None:
 
 
 def _grpo(options: argparse.Namespace) -> None:
-    from training.grpo import grpo
-    from training.start import leave_process_group
+    from training.grpo.train import grpo
+    from training.tuning.setup import leave_process_group
 
     model = grpo(options.config, options.out, options.settings, paper=options.paper, progress=bars)
     leave_process_group()

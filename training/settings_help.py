@@ -7,15 +7,15 @@ from typing import Any
 
 def describe(command: str) -> Iterator[str]:
     """Lines of help on the settings of `sft` or `grpo`."""
-    from training.train_settings import RECIPES, read_yaml
+    from training.tuning.settings import RECIPES, read_yaml
 
     kind: Any
     if command == "sft":
-        from training.sft import SftSettings as kind
+        from training.sft.train import SftSettings as kind
 
         name, theirs = "cold_start.yaml", "transformers' TrainingArguments"
     else:
-        from training.grpo import GrpoSettings as kind
+        from training.grpo.train import GrpoSettings as kind
 
         name, theirs = "grpo.yaml", "TRL's GRPOConfig"
     recipe = read_yaml(RECIPES / name)

@@ -20,7 +20,7 @@ from rich.style import Style
 from rich.terminal_theme import SVG_EXPORT_THEME, TerminalTheme
 from rich.text import Text
 
-from stream.messages import Event
+from stream.pubsub.messages import Event
 from stream.view.layout import frame
 from stream.view.look import Look
 from stream.view.state import ViewState

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TextIO
 
-from stream.messages import Event, Label, Reasoning
+from stream.pubsub.messages import Event, Label, Reasoning
 from stream.view.look import Look
 from stream.view.state import SourceView, quantile
 

@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from rich.cells import cell_len
 from rich.text import Text
 
-from stream.messages import Label
-from stream.palette import colours as palette
+from stream.pubsub.messages import Label
 from stream.view import lettering
 from stream.view.look import Look
 from stream.view.marks import areas, bar, crop, initials, pad, stack, strip, styled
+from stream.view.palette import colours as palette
 from stream.view.state import HISTORY_S, SourceView
 
 _LEFT_CELLS = 24  # what stands under the large label

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from stream.messages import Event, Label, Reasoning, State, Status
+from stream.pubsub.messages import Event, Label, Reasoning, State, Status
 
 HISTORY_S = 60.0
 """Seconds of the source clock that the history strip and the latency percentiles cover."""

@@ -11,8 +11,8 @@ from typing import Final, Self
 
 from rich.console import Console
 
-from stream.client import EmotionClient, ReceiveTimeout
-from stream.messages import Event
+from stream.pubsub.client import EmotionClient, ReceiveTimeout
+from stream.pubsub.messages import Event
 from stream.view.layout import frame
 from stream.view.look import Look
 from stream.view.marks import wrap

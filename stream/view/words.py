@@ -6,7 +6,7 @@ from itertools import islice
 
 from rich.text import Text
 
-from stream.messages import Label, Reasoning, Status
+from stream.pubsub.messages import Label, Reasoning, Status
 from stream.view.look import Look
 from stream.view.marks import crop, flow, spread, styled, wrap
 from stream.view.scores import clock

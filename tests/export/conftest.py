@@ -5,9 +5,15 @@ import pytest
 import torch
 
 from emostream import save_model
-from emostream.modeling import EmostreamForCausalLM
-from emostream.presets import BASE_TEXT, PRESETS, build_tokenizers, preset_config, processor_for
-from emostream.streaming import MediaWindow
+from emostream.inference.streaming import MediaWindow
+from emostream.model.modeling import EmostreamForCausalLM
+from emostream.model.presets import (
+    BASE_TEXT,
+    PRESETS,
+    build_tokenizers,
+    preset_config,
+    processor_for,
+)
 from export import cli
 
 RNG = np.random.default_rng(4)

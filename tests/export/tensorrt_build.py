@@ -14,11 +14,11 @@ from typing import Any
 import tensorrt
 
 from emostream.errors import EmostreamError
-from emostream.presets import preset_config
-from export.graphs import GRAPHS
-from export.tensorrt_builder import BuilderOptions, build_engine
-from export.tensorrt_probe import Gpu, Host
-from export.tensorrt_profiles import profiles_for
+from emostream.model.presets import preset_config
+from export.onnx.graphs import GRAPHS
+from export.tensorrt.builder import BuilderOptions, build_engine
+from export.tensorrt.probe import Gpu, Host
+from export.tensorrt.profiles import profiles_for
 
 
 def main(preset: str, graphs: str, precision: Any, out: str, options: str = "{}") -> None:

@@ -14,15 +14,15 @@ import pytest
 import torch
 
 from emostream import load_model, save_model
-from emostream.checkpoints import checkpoint_files
-from emostream.recognizer import Recognizer
+from emostream.inference.recognizer import Recognizer
+from emostream.model.load import checkpoint_files
 from export import cli
 from export.bound import LARGEST_BATCH, BoundGraph
 from export.errors import ExportError
-from export.graphs import GRAPHS
 from export.manifest import Manifest, sha256
+from export.onnx.graphs import GRAPHS
 from export.runtime import OnnxEncoders, load_encoders
-from stream.serving import ModelConfig, load_recognizer
+from stream.serve.model import ModelConfig, load_recognizer
 from tests.export.conftest import small_model
 
 # One process makes the graphs that all these tests share.

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from export import cli
-from stream.messages import Label, Status
+from stream.pubsub.messages import Label, Status
 from tests.media_factory import Audio, Video, noise, write_media
 from tests.stream.live_rig import live, run_command
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from stream.messages import (
+from stream.pubsub.messages import (
     Dropped,
     Event,
     Label,

@@ -3,9 +3,9 @@
 import sys
 import time
 
-from stream import device
-from stream.capture_process import capture_parser, run_capture
-from stream.device import CaptureDevice, run_device
+from stream.capture import device
+from stream.capture.device import CaptureDevice, run_device
+from stream.capture.process import capture_parser, run_capture
 
 
 class FaultyDevice(CaptureDevice[float]):

@@ -4,8 +4,8 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from stream.ingest import IngestServer
-from stream.ingest_events import IngestEvent
+from stream.transport.events import IngestEvent
+from stream.transport.receiver import IngestServer
 
 WAIT_S = 60.0
 E = TypeVar("E")

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from stream.client import EmotionClient, ReceiveTimeout
-from stream.messages import Event, Label, Reasoning, Status
+from stream.pubsub.client import EmotionClient, ReceiveTimeout
+from stream.pubsub.messages import Event, Label, Reasoning, Status
 
 DEADLINE_S = 90.0  # a loaded machine may be slow; nothing here waits longer than it must
 
@@ -29,7 +29,7 @@ class Live:
         curve: Path | None = None,
         environment: Mapping[str, str] | None = None,
     ):
-        command = [sys.executable, "-P", "-m", "stream.cli", "run", *arguments]
+        command = [sys.executable, "-P", "-m", "stream.commands.cli", "run", *arguments]
         self.process = subprocess.Popen(
             command,
             stderr=subprocess.PIPE,
@@ -137,7 +137,7 @@ def live(
 def run_command(*arguments: str, **kwargs: object) -> subprocess.CompletedProcess[str]:
     """Run a subcommand to its end."""
     return subprocess.run(
-        [sys.executable, "-P", "-m", "stream.cli", *arguments],
+        [sys.executable, "-P", "-m", "stream.commands.cli", *arguments],
         capture_output=True,
         text=True,
         timeout=DEADLINE_S,

@@ -19,9 +19,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from stream import lifeline
-from stream.ingest import IngestServer
-from stream.ingest_events import IngestEvent
+from stream.capture import lifeline
+from stream.transport.events import IngestEvent
+from stream.transport.receiver import IngestServer
 
 Picture = Callable[[float], NDArray[np.uint8]]
 

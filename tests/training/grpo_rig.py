@@ -10,12 +10,12 @@ from datasets import Dataset
 from torch import Tensor
 from trl import GRPOConfig
 
-from emostream.modeling import EmostreamForCausalLM
-from emostream.presets import from_preset
-from emostream.processor import EmostreamProcessor
-from training.grpo_prompts import ClipPrompts
-from training.grpo_trainer import EmostreamGRPOTrainer
-from training.manifest import Row
+from emostream.model.modeling import EmostreamForCausalLM
+from emostream.model.presets import from_preset
+from emostream.model.processor import EmostreamProcessor
+from training.data.manifest import Row
+from training.data.prompts import ClipPrompts
+from training.grpo.trainer import EmostreamGRPOTrainer
 
 
 class MadeUpFeatures:

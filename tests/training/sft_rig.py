@@ -9,10 +9,10 @@ from torch import Tensor
 from transformers import TrainingArguments
 
 from tests.training.grpo_rig import MadeUpFeatures, policy
-from training.cues import Cues, Informative
-from training.manifest import Row
-from training.sft import SftSettings, make_trainer
-from training.sft_trainer import SftTrainer
+from training.data.cues import Cues, Informative
+from training.data.manifest import Row
+from training.sft.train import SftSettings, make_trainer
+from training.sft.trainer import SftTrainer
 
 LABELS = ("happy", "sad", "angry")
 CUES = (

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from tests.training.distributed import TRAINED
 from tests.training.sft_rig import rig
-from training.start import leave_process_group
+from training.tuning.setup import leave_process_group
 
 
 def main() -> None:

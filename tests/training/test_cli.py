@@ -5,10 +5,10 @@ import sys
 import pytest
 
 from emostream import save_model
-from emostream.presets import from_preset
+from emostream.model.presets import from_preset
 from tests.training.clips import write_clip
 from training.cli import main
-from training.manifest import Row, read_manifest, write_manifest
+from training.data.manifest import Row, read_manifest, write_manifest
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,8 @@ from dataclasses import fields
 import pytest
 
 from training.cli import main
-from training.grpo import GrpoSettings
-from training.sft import SftSettings
+from training.grpo.train import GrpoSettings
+from training.sft.train import SftSettings
 
 
 @pytest.mark.parametrize(("command", "kind"), [("sft", SftSettings), ("grpo", GrpoSettings)])

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from training.cues import FACE_ACTIONS, VOICE_DIMENSIONS, Modality
+from training.data.cues import FACE_ACTIONS, VOICE_DIMENSIONS, Modality
 
 EXPRESSION: Final = "expression"
 """The face as a whole; direction 0: it is at rest."""

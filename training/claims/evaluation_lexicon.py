@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from training.claims.claim import Claim, deduplicate
-from training.cues import Modality
+from training.data.cues import Modality
 
 Sense = tuple[str, int]
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from training.claims.claim import Claim, deduplicate
 from training.claims.lexicon import PHRASES, PREDICATES, SUBJECTS, Meaning
-from training.cues import Modality
+from training.data.cues import Modality
 
 # A statement does not reach across these; commas and "and" it may cross, at a price.
 _CLAUSE_END: Final = re.compile(

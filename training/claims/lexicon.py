@@ -14,7 +14,7 @@ one is soft), and a *frown* is of the brows.
 from typing import Final, NamedTuple
 
 from training.claims.claim import EXPRESSION, HIDDEN, PROSODY
-from training.cues import Modality
+from training.data.cues import Modality
 
 
 class Meaning(NamedTuple):

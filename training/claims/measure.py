@@ -1,6 +1,6 @@
 """Voice cues measured from sound with Praat, for clips whose cues nobody recorded.
 
-Each measure estimates one of `training.cues.VOICE_DIMENSIONS`. None of them means much in itself:
+Each measure estimates one of `training.data.cues.VOICE_DIMENSIONS`. None of them means much in itself:
 a cue is how far a clip lies from the same speaker's own speech (`Baseline`).
 """
 
@@ -98,7 +98,7 @@ class Baseline:
         return cls(VoiceMeasures(**means), VoiceMeasures(**spreads))
 
     def cues(self, clip: VoiceMeasures) -> dict[str, float]:
-        """Deviations of a clip in the speaker's standard deviations, as `training.cues` has them."""
+        """Deviations of a clip in the speaker's standard deviations, as `training.data.cues` has them."""
         return {
             name: (value - getattr(self.mean, name)) / getattr(self.spread, name)
             for name, value in asdict(clip).items()

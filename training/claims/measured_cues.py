@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from emostream.errors import MediaError
 from emostream.media import read_audio
 from training.claims.measure import Baseline, VoiceMeasures, measure_voice
-from training.cues import Cues, Informative
-from training.manifest import Row
+from training.data.cues import Cues, Informative
+from training.data.manifest import Row
 
 LEAST_CLIPS = 3
 _NEUTRAL = ("neutral", "calm")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from training.claims.claim import EXPRESSION, HIDDEN, PROSODY, UNMEASURED, Claim
-from training.cues import (
+from training.data.cues import (
     FACE_ABSENT,
     FACE_PRESENT,
     VOICE_ABSENT,
@@ -46,7 +46,7 @@ def verify(claims: Iterable[Claim], cues: Cues) -> Verification:
 
 
 def judge(claim: Claim, cues: Cues) -> Verdict:
-    """Hold one claim against the cues, with the thresholds of `training.cues`.
+    """Hold one claim against the cues, with the thresholds of `training.data.cues`.
 
     - An action is there from `FACE_PRESENT` on, not there below `FACE_ABSENT`.
     - A voice is high (or low) from `VOICE_PRESENT` standard deviations on, not so below

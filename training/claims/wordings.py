@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from training.claims.claim import EXPRESSION, HIDDEN, PROSODY
-from training.cues import Modality
+from training.data.cues import Modality
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from emostream.errors import ConfigError
-from training.manifest import Row
+from training.data.manifest import Row
 
 VIDEO_SUFFIXES: Final = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".flv", ".m4v")
 AUDIO_SUFFIXES: Final = (".wav", ".flac", ".mp3", ".m4a", ".ogg")

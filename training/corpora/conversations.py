@@ -17,7 +17,7 @@ from emostream.answers import parse_answer
 from emostream.errors import ConfigError
 from emostream.labels import MAFW_LABELS, OTHER
 from training.corpora.candidates import Candidate, ClipFinder, Options, Skipped
-from training.manifest import Row
+from training.data.manifest import Row
 
 LONGEST_ANSWER_WORDS: Final = 8
 """A bare reply of more words is a description, not the name of an emotion."""

@@ -13,7 +13,7 @@ from typing import Final
 
 from emostream.labels import CORPUS_LABELS
 from training.corpora.candidates import Candidate, ClipFinder, Options, Skipped, corpus_label
-from training.manifest import Row
+from training.data.manifest import Row
 
 _NAME: Final = re.compile(r"(\d{4})_([A-Z]{3})_([A-Z]{3})_([A-Z]{2})")
 _INTENSITIES: Final = {"LO": "low", "MD": "medium", "HI": "high", "XX": "unspecified"}

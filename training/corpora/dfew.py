@@ -16,7 +16,7 @@ from training.corpora.candidates import (
     corpus_label,
     read_csv,
 )
-from training.manifest import Row
+from training.data.manifest import Row
 
 
 def read(folder: Path, options: Options) -> Iterator[Candidate]:

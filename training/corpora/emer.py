@@ -20,7 +20,7 @@ from typing import Final
 from emostream.errors import ConfigError
 from emostream.labels import MAFW_LABELS, canonical_label
 from training.corpora.candidates import Candidate, ClipFinder, Options, Skipped, read_csv
-from training.manifest import Row
+from training.data.manifest import Row
 
 # Header of a table -> which column is the answer, which the reason, which is kept beside them.
 _TABLES: Final[dict[tuple[str, ...], dict[str, str]]] = {

@@ -14,7 +14,7 @@ from typing import Final
 from emostream.errors import ConfigError
 from emostream.labels import MAFW_LABELS, canonical_label
 from training.corpora.candidates import Candidate, ClipFinder, Options, Skipped, read_csv
-from training.manifest import Row
+from training.data.manifest import Row
 
 _PATHS: Final = ("path", "file", "video", "name")
 _KNOWN: Final = (*MAFW_LABELS, "calm")

@@ -15,7 +15,7 @@ from emostream.media import MediaInfo, probe
 from training.claims.measured_cues import MeasuredRows, with_measured_voice
 from training.corpora import conversations, cremad, dfew, emer, folder, mafw, ravdess
 from training.corpora.candidates import Candidate, Options, Skipped
-from training.manifest import Row, count_labels, write_manifest
+from training.data.manifest import Row, count_labels, write_manifest
 
 Reader = Callable[[Path, Options], Iterator[Candidate]]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from emostream.errors import ConfigError
 from emostream.labels import CORPUS_LABELS
 from training.corpora.candidates import Candidate, ClipFinder, Options, Skipped, corpus_label
-from training.manifest import Row
+from training.data.manifest import Row
 
 
 def read(folder: Path, options: Options) -> Iterator[Candidate]:

@@ -13,7 +13,7 @@ from typing import Final
 
 from emostream.labels import CORPUS_LABELS
 from training.corpora.candidates import Candidate, ClipFinder, Options, Skipped, corpus_label
-from training.manifest import Row
+from training.data.manifest import Row
 
 FOLDS: Final = (
     (2, 5, 14, 15, 16),

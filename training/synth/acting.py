@@ -1,14 +1,14 @@
 """What the two channels of a synthetic clip do, and what of it a manifest records.
 
 `FaceActing` and `VoiceActing` are the director's view: everything acted, hidden or not. `evident_cues` is the
-audience's: `training.cues.Cues` with only what can be seen and heard.
+audience's: `training.data.cues.Cues` with only what can be seen and heard.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from training.cues import FACE_UNITS, VOICE_DIMENSIONS, Cues, Informative
+from training.data.cues import FACE_UNITS, VOICE_DIMENSIONS, Cues, Informative
 
 #: Order of every array over action units. AU14 is always at rest: no emotion here is acted with it.
 ACTION_UNITS: Final = tuple(FACE_UNITS)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from training.manifest import Row
+from training.data.manifest import Row
 from training.synth import clay, render, vocoder, voice
 from training.synth.acting import acting_meta, evident_cues
 from training.synth.actors import Split

@@ -19,7 +19,7 @@ import cv2
 from rich.console import Console
 
 from emostream.errors import ConfigError
-from training.manifest import write_manifest
+from training.data.manifest import write_manifest
 from training.progress import bars
 from training.synth.actors import SPLITS, Split
 from training.synth.clip import FRAMES_HZ, SIZE_PX, clip_name, clip_row, film, frame_times, speak

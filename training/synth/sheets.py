@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emostream.labels import DEFAULT_LABELS
-from training.cues import VOICE_DIMENSIONS
+from training.data.cues import VOICE_DIMENSIONS
 from training.synth.actors import SPLITS, Split
 from training.synth.clip import film, speak
 from training.synth.script import Script, write_script

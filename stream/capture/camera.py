@@ -1,0 +1,194 @@
+"""Cameras, local and network, through OpenCV: a capture process, and the `Camera` class it is made of."""
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.capture.camera_driver import (
+    CameraConfig,
+    FrameStamps,
+    open_capture,
+    prepare_environment,
+    to_rgb,
+)
+from stream.capture.device import CaptureDevice, index_or_name, run_device
+from stream.capture.process import capture_parser, run_capture
+from stream.transport.sender import CaptureLink
+
+QUEUED_FRAMES = 8
+FAILED_GRAB_PAUSE_S = 0.02
+FIRST_PICTURE_S = 5.0  # a camera may take longer to start than later from frame to frame
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CameraFrame:
+    """One picture.
+
+    Attributes:
+        time_s: when it was captured, seconds of `time.perf_counter`; ascends.
+        rgb: uint8 (H, W, 3) RGB, not to be written to.
+    """
+
+    time_s: float
+    rgb: NDArray[np.uint8]
+
+
+class Camera(CaptureDevice[CameraFrame]):
+    """One camera, read by a thread that always drains it, so that what it yields is never old.
+
+    Loss is detected by time alone: OpenCV's return values mean different things on different
+    backends. A lost or frozen camera is opened anew, with growing pauses, until it is back.
+
+    Drop policy: `read` yields pictures in order from a queue of `QUEUED_FRAMES`; when nobody reads,
+    the oldest are dropped. Repeats of a frozen picture are withheld.
+
+    Args:
+        config: which camera, and when it counts as lost.
+        wanted: called with the capture time of every frame in order; only frames for which it is
+            true are decoded and yielded. All are, without it.
+    """
+
+    def __init__(
+        self, config: CameraConfig, *, wanted: Callable[[float], bool] | None = None
+    ) -> None:
+        super().__init__(
+            name=f"camera {config.source}",
+            noun="picture",
+            lost_after_s=config.lost_after_s,
+            queued=QUEUED_FRAMES,
+        )
+        self.config = config
+        self._wanted = wanted
+        self._still = StillPicture(config.frozen_after_s)
+
+    @staticmethod
+    def _captured_s(item: CameraFrame) -> float:
+        return item.time_s
+
+    def _problem(self) -> str:
+        if self._still.frozen:
+            return (
+                f"{self._name}: the picture has not changed for {self.config.frozen_after_s:g} s; "
+                "it is frozen or covered (a still is accepted with --frozen-after-s 0)"
+            )
+        return super()._problem()
+
+    # The reader thread
+
+    def _run(self) -> None:
+        prepare_environment()
+        while not self._closing.is_set():
+            with self._driver:
+                capture, problem = open_capture(self.config)
+            if capture is not None:
+                self._opened += 1
+                try:
+                    problem = self._drain(capture)
+                finally:
+                    with self._driver:
+                        capture.release()
+            if not self._closing.is_set():
+                self._retry(problem)
+
+    def _drain(self, capture: Any) -> str:
+        """Read until the camera is lost, frozen or closed; returns what is wrong with it."""
+        stamps = FrameStamps(capture, self.config)
+        self._heard_s = time.perf_counter()
+        allowed_s = max(self.config.lost_after_s, FIRST_PICTURE_S)
+        usable = True
+        while not self._closing.is_set():
+            with self._driver:
+                grabbed = capture.grab()
+            now_s = time.perf_counter()
+            if grabbed:
+                time_s = stamps.next(now_s)
+                if self._wanted is None or self._wanted(time_s):
+                    usable = self._take(capture, time_s)
+                    if usable:
+                        allowed_s = self.config.lost_after_s
+                if usable:
+                    self._heard_s = now_s
+            else:
+                self._closing.wait(FAILED_GRAB_PAUSE_S)
+            if now_s - self._heard_s > allowed_s:
+                return self._problem()
+        return "closed"
+
+    def _take(self, capture: Any, time_s: float) -> bool:
+        """Decode the frame that was grabbed and offer it; false if it is broken or frozen."""
+        with self._driver:
+            decoded, picture = capture.retrieve()
+        if not decoded or picture is None or picture.size == 0:
+            return False
+        if self._still.add(picture, time_s):
+            return False
+        self._backoff.reset()
+        self._publish([CameraFrame(time_s=time_s, rgb=to_rgb(picture))])
+        return True
+
+
+class StillPicture:
+    """Tells a frozen picture: one that repeats to the last bit for `frozen_after_s` and more.
+
+    The last picture is remembered for good, so that a camera which is opened anew and still shows
+    it is still frozen.
+    """
+
+    def __init__(self, frozen_after_s: float) -> None:
+        self._frozen_after_s = frozen_after_s
+        self._last: NDArray[np.uint8] | None = None
+        self._since_s = 0.0
+        self.frozen = False
+
+    def add(self, picture: NDArray[np.uint8], time_s: float) -> bool:
+        """Whether the picture is frozen with this one, captured at `time_s`; it is kept."""
+        if self._last is None or not np.array_equal(picture, self._last):
+            self._last, self._since_s = picture, time_s
+        self.frozen = 0 < self._frozen_after_s <= time_s - self._since_s
+        return self.frozen
+
+
+def capture_camera(link: CaptureLink, config: CameraConfig) -> None:
+    """Send a camera's grid frames and state through `link` until it is stopped."""
+    camera = Camera(config, wanted=link.wanted)
+
+    def send_next(timeout_ms: float) -> None:
+        frame = camera.read(timeout_ms)
+        link.send_frame(time_s=frame.time_s, rgb=frame.rgb)
+
+    run_device(link, camera, "video", send_next)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry of the capture process."""
+    default = CameraConfig()
+    parser = capture_parser("stream.capture.camera", "captures one camera")
+    parser.add_argument("--video", type=index_or_name, default=0, help="index, path or URL")
+    parser.add_argument("--width", type=int, default=default.width)
+    parser.add_argument("--height", type=int, default=default.height)
+    parser.add_argument("--fps", type=float, default=default.fps)
+    parser.add_argument("--lost-after-s", type=float, default=default.lost_after_s)
+    parser.add_argument("--frozen-after-s", type=float, default=default.frozen_after_s)
+    args = parser.parse_args(argv)
+
+    def capture(link: CaptureLink) -> None:
+        config = CameraConfig(
+            source=args.video,
+            width=args.width,
+            height=args.height,
+            fps=args.fps,
+            lost_after_s=args.lost_after_s,
+            frozen_after_s=args.frozen_after_s,
+        )
+        capture_camera(link, config)
+
+    return run_capture(args, capture, streams=("video",))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,105 @@
+"""What the command line says of sources: names, files, URLs, devices."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from emostream.errors import ConfigError
+from emostream.media.container import is_url
+from stream.pubsub.messages import SOURCE_PATTERN
+
+NO_DEVICE = "none"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MediaSource:
+    """A file or URL that gives both streams.
+
+    Attributes:
+        name: Source name.
+        location: File name or URL.
+    """
+
+    name: str
+    location: str
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it is a network stream, whose time is the clock's and which never ends by itself."""
+        return is_url(self.location)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeviceSource:
+    """A camera and a microphone.
+
+    Attributes:
+        name: Source name.
+        video: Camera index or URL; None without one.
+        audio: Microphone name or index, empty for the default; None without one.
+    """
+
+    name: str
+    video: str | None
+    audio: str | None
+
+
+Source = MediaSource | DeviceSource
+
+
+def parse_sources(
+    sources: Sequence[str], video: str | None, audio: str | None, name: str
+) -> list[Source]:
+    """Sources of `--source`, `--video`, `--audio` and `--name`.
+
+    Without any `--source` the default camera and microphone are meant; `none` leaves a device out.
+
+    Raises:
+        ConfigError: A file that does not exist, a name that no topic may carry, two sources of one name, or nothing.
+    """
+    out: list[Source] = []
+    for text in sources:
+        given, equals, location = text.partition("=")
+        # A URL's query may hold "=", a source name no "/", ":" or "?".
+        if not equals or not re.fullmatch(SOURCE_PATTERN, given):
+            given, location = "", text
+        if not is_url(location) and not Path(location).is_file():
+            name, equals, file = text.partition("=")
+            if not given and equals and (is_url(file) or Path(file).is_file()):
+                raise ConfigError(f"--source {text}: {_bad_name(name)}")
+            raise ConfigError(
+                f"--source {text}: there is no such file; give a file, a URL, or NAME=FILE."
+            )
+        out.append(MediaSource(name=given or _name_of(location, out), location=location))
+    if not sources or video is not None or audio is not None:
+        camera = _device(video, default="0")
+        microphone = _device(audio, default="")
+        if camera is None and microphone is None:
+            raise ConfigError("--video none --audio none: nothing is left to watch or hear.")
+        out.append(DeviceSource(name=name, video=camera, audio=microphone))
+    names = [source.name for source in out]
+    for source in out:
+        if not re.fullmatch(SOURCE_PATTERN, source.name):
+            raise ConfigError(_bad_name(source.name))
+        if names.count(source.name) > 1:
+            raise ConfigError(f"two sources are called {source.name}; name one with NAME=FILE.")
+    return out
+
+
+def _bad_name(name: str) -> str:
+    return f"source name {name!r}: wanted 1 to 32 letters, digits, '-' or '_'."
+
+
+def _device(text: str | None, default: str) -> str | None:
+    if text is None:
+        return default
+    return None if text == NO_DEVICE else text
+
+
+def _name_of(location: str, taken: Sequence[Source]) -> str:
+    """A source name from a file name or URL that no source has yet."""
+    stem = Path(location.split("?")[0].rstrip("/")).stem if not is_url(location) else "url"
+    base = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-")[:28] or "source"
+    names = {source.name for source in taken}
+    return next(n for i in range(1, 1000) if (n := base if i == 1 else f"{base}-{i}") not in names)

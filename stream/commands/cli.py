@@ -1,0 +1,350 @@
+"""The `emostream` command. Heavy imports wait until a subcommand needs them."""
+
+import argparse
+import json
+import logging
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from emostream.errors import EmostreamError
+from emostream.labels import DEFAULT_LABELS
+from stream.commands.shadowing import refuse_shadowed_packages
+from stream.pubsub.messages import DEFAULT_ENDPOINT
+from stream.serve.model import BACKENDS, DTYPES, TINY, ModelConfig
+from stream.windows.config import InferenceConfig
+
+EXIT_USER_ERROR = 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a subcommand; user errors are one line and exit code 2."""
+    parser = _parser()
+    options = parser.parse_args(argv)
+    logging.basicConfig(
+        level=logging.DEBUG if options.verbose else logging.WARNING,
+        format="%(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    try:
+        refuse_shadowed_packages()
+        return int(options.handler(options) or 0)
+    except EmostreamError as error:
+        print(f"emostream: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        return 0
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; the interpreter must not complain about it at exit.
+        sys.stderr.close()
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="emostream",
+        description="Live emotion recognition from camera and microphone, with reasons, on a ZeroMQ topic.",
+    )
+    parser.add_argument("--verbose", action="store_true", help="log what happens to stderr")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(name: str, handler: Callable[[argparse.Namespace], Any], text: str) -> Any:
+        sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        sub.set_defaults(handler=handler)
+        return sub
+
+    run = command("run", _run, "watch and hear sources and publish what they feel")
+    _add_sources(run)
+    _add_model(run)
+    _add_windows(run)
+    run.add_argument(
+        "--engines",
+        type=Path,
+        metavar="DIR",
+        help="run the encoders from an export directory of `emostream-export build`",
+    )
+    run.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        help="what runs the encoders; what DIR was built for, and torch without --engines",
+    )
+    run.add_argument("--loop", action="store_true", help="begin files again when they end")
+    run.add_argument(
+        "--pace",
+        choices=("realtime", "max"),
+        default="realtime",
+        help="read files by the clock, or as fast as the model goes, losing nothing",
+    )
+    run.add_argument("--bind", default=DEFAULT_ENDPOINT, metavar="ENDPOINT")
+    run.add_argument("--ingest", metavar="ENDPOINT", help="take in capture from other hosts here")
+    _add_curve(run, "folder of the server's keys, from `emostream keygen`")
+    run.add_argument("--insecure", action="store_true", help="listen beyond loopback without keys")
+    run.add_argument("--encoding", choices=("json", "msgpack"), default="json")
+
+    infer = command("infer", _infer, "label a file offline, each window by itself")
+    infer.add_argument("file")
+    infer.add_argument("--out", required=True, type=Path, metavar="F.jsonl")
+    infer.add_argument("--name", metavar="SOURCE", help="source name in the messages")
+    _add_model(infer)
+    _add_windows(infer)
+
+    command("demo", _demo, "show the whole pipeline on a bundled clip, without any device")
+
+    watch = command("watch", _watch, "show what is published, in the terminal")
+    _add_connect(watch)
+
+    record = command("record", _record, "write what is published to a file, a message a line")
+    _add_connect(record)
+    record.add_argument("--out", required=True, type=Path, metavar="F.jsonl")
+
+    replay = command("replay", _replay, "publish a recording again, at its pace")
+    replay.add_argument("file", type=Path)
+    replay.add_argument("--bind", default=DEFAULT_ENDPOINT, metavar="ENDPOINT")
+    replay.add_argument("--speed", type=float, default=1.0)
+    _add_curve(replay, "folder of the server's keys")
+    replay.add_argument("--insecure", action="store_true")
+
+    export = command("export", _export, "turn a recording into a table")
+    export.add_argument("file", type=Path)
+    export.add_argument("--csv", required=True, type=Path, metavar="G.csv")
+
+    plot = command("plot", _plot, "draw a recording's scores over time")
+    plot.add_argument("file", type=Path)
+    plot.add_argument("--out", required=True, type=Path, metavar="G.png", help="PNG or SVG")
+    plot.add_argument("--source", help="which source, if the recording has several")
+
+    capture = command("capture", _capture, "capture here for an `emostream run --ingest` elsewhere")
+    _add_sources(capture)
+    capture.add_argument("--connect", required=True, metavar="ENDPOINT")
+    _add_curve(capture, "folder of the client's keys")
+
+    devices = command("devices", _devices, "list cameras and microphones")
+    devices.add_argument("--json", action="store_true")
+    doctor = command("doctor", _doctor, "check this installation and say what to mend")
+    doctor.add_argument("--json", action="store_true")
+    doctor.add_argument(
+        "--engines",
+        type=Path,
+        metavar="DIR",
+        help="export directory to check; engines/ if there is one",
+    )
+
+    keygen = command("keygen", _keygen, "make CURVE keys for server and clients")
+    keygen.add_argument("directory", type=Path, metavar="DIR")
+    return parser
+
+
+def _add_sources(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--source", action="append", default=[], metavar="[NAME=]FILE|URL", help="may be repeated"
+    )
+    parser.add_argument("--video", metavar="INDEX|URL", help="camera; none for no camera")
+    parser.add_argument("--audio", metavar="NAME|INDEX", help="microphone; none for no microphone")
+    parser.add_argument("--name", default="cam0", help="source name of camera and microphone")
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default=TINY, metavar="tiny|DIR|HUB_ID")
+    parser.add_argument("--device", help="torch device; a CUDA GPU if there is one")
+    parser.add_argument("--dtype", choices=DTYPES)
+    parser.add_argument("--labels", metavar="A,B,…", help="label list instead of the seven")
+    parser.add_argument(
+        "--audio-context-s",
+        type=float,
+        metavar="S",
+        help="pad audio to S seconds only: faster, and not what the model was trained on",
+    )
+
+
+def _add_windows(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--window-s", type=float, default=4.0)
+    parser.add_argument("--hop-steps", type=int, default=1)
+    parser.add_argument("--reason-every-s", type=float, default=5.0, help="0 for no reasoning")
+
+
+def _add_connect(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--connect", default=DEFAULT_ENDPOINT, metavar="ENDPOINT")
+    parser.add_argument("--source", help="one source only")
+    _add_curve(parser, "folder of the client's keys")
+
+
+def _add_curve(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument("--curve", type=Path, metavar="DIR", help=text)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from stream.capture.sources import parse_sources
+    from stream.serve.run import RunConfig, run
+
+    # With remote capture alone, the default devices of this host are not meant.
+    local = options.source or options.video or options.audio or not options.ingest
+    model = _model_config(options)
+    return run(
+        RunConfig(
+            sources=parse_sources(options.source, options.video, options.audio, options.name)
+            if local
+            else [],
+            model=model,
+            inference=_inference_config(options, model.name),
+            bind=options.bind,
+            ingest=options.ingest,
+            curve=options.curve,
+            insecure=options.insecure,
+            encoding=options.encoding,
+            loop=options.loop,
+            realtime=options.pace == "realtime",
+        )
+    )
+
+
+def _infer(options: argparse.Namespace) -> None:
+    from stream.capture.sources import parse_sources
+    from stream.commands.offline import infer, write_labels
+    from stream.serve.model import load
+
+    config = _model_config(options)
+    [source] = parse_sources([options.file], None, None, "")
+    model, processor = load(config)
+    labels = infer(
+        options.file,
+        model,
+        processor,
+        _inference_config(options, config.name),
+        config.labels,
+        source=options.name or source.name,
+    )
+    count = write_labels(labels, options.out)
+    print(f"{count} labels written to {options.out}", file=sys.stderr)
+
+
+def _model_config(options: argparse.Namespace) -> ModelConfig:
+    labels = DEFAULT_LABELS if options.labels is None else tuple(options.labels.split(","))
+    return ModelConfig(
+        model=options.model,
+        device=options.device,
+        dtype=options.dtype,
+        labels=labels,
+        audio_context_s=options.audio_context_s,
+        engines=getattr(options, "engines", None),
+        backend=getattr(options, "backend", None),
+    )
+
+
+def _inference_config(options: argparse.Namespace, model_name: str) -> InferenceConfig:
+    return InferenceConfig(
+        window_s=options.window_s,
+        hop_steps=options.hop_steps,
+        reason_every_s=options.reason_every_s,
+        model_name=model_name,
+    )
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from stream.commands.demo import demo
+
+    return demo()
+
+
+def _watch(options: argparse.Namespace) -> None:
+    from stream.view import watch
+
+    with _client(options) as client:
+        watch(client)
+
+
+def _record(options: argparse.Namespace) -> None:
+    from stream.pubsub.recording import Recorder
+
+    with _interrupted_by_signals(), _client(options) as client, Recorder(options.out) as recorder:
+        print(f"recording {options.connect} to {options.out}; Ctrl-C ends it", file=sys.stderr)
+        try:
+            for event in client:
+                recorder.write(event)
+        except KeyboardInterrupt:
+            print(f"{recorder.messages} messages written to {options.out}", file=sys.stderr)
+
+
+def _replay(options: argparse.Namespace) -> None:
+    from stream.pubsub.publisher import Publisher
+    from stream.pubsub.recording import RecordingError, replay, replay_session
+    from stream.sockets import security
+
+    if not options.file.is_file():
+        raise RecordingError(f"cannot read {options.file}: there is no such file")
+    keys = None if options.curve is None else security.load_server_keys(options.curve)
+    with (
+        _interrupted_by_signals(),
+        Publisher(
+            options.bind, curve=keys, insecure=options.insecure, session=replay_session()
+        ) as publisher,
+    ):
+        print(f"replaying {options.file} on {publisher.endpoint}", file=sys.stderr)
+        replay(options.file, publisher, speed=options.speed)
+
+
+def _export(options: argparse.Namespace) -> None:
+    from stream.pubsub.recording import export_csv
+
+    rows = export_csv(options.file, options.csv)
+    print(f"{rows} rows written to {options.csv}", file=sys.stderr)
+
+
+def _plot(options: argparse.Namespace) -> None:
+    from stream.view.plot import plot
+
+    plot(options.file, options.out, source=options.source)
+    print(f"drawn to {options.out}", file=sys.stderr)
+
+
+def _capture(options: argparse.Namespace) -> int:
+    from stream.capture.sources import parse_sources
+    from stream.commands.remote_capture import capture
+
+    sources = parse_sources(options.source, options.video, options.audio, options.name)
+    return capture(sources, options.connect, curve=options.curve)
+
+
+def _devices(options: argparse.Namespace) -> None:
+    from stream.capture.devices import list_devices
+
+    found = list_devices()
+    if options.json:
+        print(json.dumps(found.as_dict(), indent=1))
+    else:
+        print(found.as_text())
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from stream.commands.doctor import report
+
+    return report(as_json=options.json, engines=options.engines)
+
+
+def _keygen(options: argparse.Namespace) -> None:
+    from stream.sockets.security import keygen
+
+    for path in keygen(options.directory):
+        print(path)
+
+
+@contextmanager
+def _interrupted_by_signals() -> Iterator[None]:
+    """SIGTERM ends the command as Ctrl-C does, so that what it holds is closed and it exits 0."""
+    with ExitStack() as stack:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before = signal.signal(number, signal.default_int_handler)
+            stack.callback(signal.signal, number, before)
+        yield
+
+
+def _client(options: argparse.Namespace) -> Any:
+    from stream.pubsub.client import EmotionClient
+
+    return EmotionClient(options.connect, source=options.source, curve=options.curve)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,349 @@
+"""The inference process: ingest, windows, model, publisher, in one loop that always puts labels first.
+
+A thread receives from the capture processes, fills the windowers and sends the heartbeat, whatever the model is doing.
+The main thread takes every window that is ready, of all sources at once, and publishes its label; while none is ready
+it writes reasoning, one token at a time. A window that the model had no time for is skipped and counted, never queued.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stream.pubsub.messages import Label
+from stream.pubsub.publisher import Publisher
+from stream.serve.compose import Explained, capture_time_s, label_message, reasoning_message
+from stream.transport.protocol import PCM_RATE_HZ, Clock, Stream
+from stream.transport.receiver import IngestServer
+from stream.windows.config import InferenceConfig
+from stream.windows.sorting import Intake
+from stream.windows.source_state import SourceState
+from stream.windows.window import Window
+
+if TYPE_CHECKING:
+    # torch takes seconds to import; by then the status shall say that we are starting.
+    from emostream.inference.reasoning import ReasoningStep
+    from emostream.inference.recognizer import Recognition, Recognizer
+    from emostream.inference.streaming import MediaWindow
+
+POLL_MS = 100
+STATUS_EVERY_S = 1.0
+IDLE_S = 0.2
+REASONING_EVERY_S = 0.1  # how often growing text is sent; the end of an answer is sent at once
+
+_log = logging.getLogger(__name__)
+
+
+class _Stopped(BaseException):
+    """Unwinds the model; no `except Exception` may hold it up."""
+
+
+class InferenceLoop:
+    """Runs until told to stop or every file is over.
+
+    Args:
+        load: Makes the model, both speeds; called once the status says `starting`.
+        server: Bound ingest server; its polling belongs to this loop from now on.
+        publisher: Where events go.
+        config: Windows and cadence.
+        sources: Sources that shall come, by name, with their clock; more may connect later.
+        dynamic: Whether sources that are not among them may connect (capture on other hosts).
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], Recognizer],
+        server: IngestServer,
+        publisher: Publisher,
+        config: InferenceConfig,
+        sources: Mapping[str, Clock],
+        *,
+        dynamic: bool = False,
+    ):
+        self._load = load
+        self._recognizer: Recognizer
+        self._server = server
+        self._publisher = publisher
+        self._config = config
+        self._dynamic = dynamic
+        self._lock = threading.Lock()
+        self._wake = threading.Condition(self._lock)
+        self._stop = False
+        self._computing = False
+        self._failure: BaseException | None = None
+        self._restarts: Callable[[str], int] = lambda name: 0
+        self._explained: dict[str, Explained] = {}
+        self._status_due_s = 0.0
+        self._intake = Intake(config, sources, dynamic)
+        self._states = self._intake.states
+
+    @property
+    def states(self) -> Mapping[str, SourceState]:
+        """What is known of each source; for reading once `run` has returned."""
+        return self._states
+
+    def count_restarts(self, restarts: Callable[[str], int]) -> None:
+        """Add how often a source's capture processes were started again to its status."""
+        self._restarts = restarts
+
+    def stop(self) -> None:
+        """Make `run` return soon; for signal handlers, which run in its own thread.
+
+        A model that takes seconds over a window, or to load, is interrupted between two of its operations.
+        """
+        # No lock may be taken here: the thread that the signal interrupts may hold it.
+        self._stop = True
+        if self._computing:
+            self._computing = False
+            raise _Stopped
+
+    def fail_source(self, name: str, stream: Stream, problem: str) -> None:
+        """A capture process ended for good: say so in the status and wait for its stream no longer."""
+        with self._wake:
+            self._intake.fail(name, stream, problem)
+            self._wake.notify()
+
+    def run(self) -> None:
+        """Warm up, go live, publish until the end; the last status of every source is `stopped`."""
+        receiver = threading.Thread(target=self._receive, name="ingest", daemon=True)
+        receiver.start()
+        try:
+            with self._interruptible():
+                self._recognizer = self._load()
+                self._warm_up()
+            self._go_live()
+            while not self._stop and not self._over():
+                self._turn()
+            while not self._stop and self._recognizer.reasoning_sources:
+                self._reason()
+        except _Stopped:
+            _log.debug("stopped while computing")
+        finally:
+            self._stop = True
+            self._server.wake()
+            receiver.join()
+            for state in self._states.values():
+                state.state = "stopped"
+            self._publish_status(time.perf_counter())
+        if self._failure is not None:
+            raise self._failure
+
+    # The ingest thread
+
+    def _receive(self) -> None:
+        try:
+            while not self._stop:
+                events = self._server.poll(POLL_MS)
+                if (now_s := time.perf_counter()) >= self._status_due_s:
+                    self._publish_status(now_s)
+                if not events:
+                    continue
+                with self._wake:
+                    for event in events:
+                        self._intake.take(event)
+                    self._intake.note_ready(time.perf_counter())
+                    self._wake.notify()
+        except BaseException as error:
+            # The main thread must not wait for a receiver that is gone.
+            with self._wake:
+                self._failure, self._stop = error, True
+                self._wake.notify()
+
+    # The main thread
+
+    @contextlib.contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        self._computing = True
+        try:
+            if self._stop:
+                raise _Stopped
+            yield
+        finally:
+            self._computing = False
+
+    def _warm_up(self) -> None:
+        """Pay for lazy initialisation, graph captures and memory before the first label is due."""
+        self._recognizer.warm_up(
+            num_frames=self._config.num_frames,
+            audio_samples=round(self._config.window_s * PCM_RATE_HZ),
+            sources=max(1, len(self._states)),
+        )
+
+    def _go_live(self) -> None:
+        with self._lock:
+            self._intake.go_live()
+        self._publish_status(time.perf_counter())
+        self._server.start()
+
+    def _turn(self) -> None:
+        now_s = time.perf_counter()
+        with self._wake:
+            windows = self._ready_windows(now_s)
+            if not windows and not self._recognizer.reasoning_sources:
+                self._wake.wait(self._idle_s(now_s))
+                return
+        if windows:
+            self._label(windows)
+        else:
+            self._reason()
+
+    def _idle_s(self, now_s: float) -> float:
+        """Until the next deadline, or for a while: whatever arrives wakes us, a signal does not."""
+        waits = [IDLE_S]
+        for state in self._states.values():
+            source_s = state.source_time_s(now_s)
+            if state.windower is not None and source_s is not None and not state.lossless:
+                waits.append(state.windower.deadline_s - source_s)
+        return max(0.001, min(waits))
+
+    def _ready_windows(self, now_s: float) -> list[tuple[SourceState, Window, float]]:
+        """At most one window of each source, and when it became ready."""
+        out = []
+        for state in self._states.values():
+            if state.windower is None or state.finished:
+                continue
+            if state.lossless and state.name in self._recognizer.reasoning_sources:
+                continue  # paced by the model: its answer is finished before it moves on
+            window = state.windower.advance(state.source_time_s(now_s))
+            if state.lossless and window is None and state.uncredited:
+                self._server.grant(state.name, state.uncredited)
+                state.uncredited = 0
+            if window is not None:
+                ready_s = now_s if state.ready_s is None else state.ready_s
+                # After a skip this is a later window than the one that was ready then.
+                newest_s = window.newest_capture_s
+                captured_s = None if newest_s is None else state.host_time_s(newest_s)
+                out.append((state, window, max(ready_s, captured_s or ready_s)))
+                state.ready_s = None
+        return out
+
+    def _label(self, windows: list[tuple[SourceState, Window, float]]) -> None:
+        for state, window, _ in windows:
+            self._note_presence(state, window)
+            if window.frames and self._publisher.preview_wanted(state.name):
+                newest = window.frames[-1]
+                self._publisher.publish_preview(state.name, newest.time_s, newest.rgb)
+        seen = [entry for entry in windows if not entry[1].lost]
+        if not seen:
+            return
+        begun_s = time.perf_counter()
+        with self._interruptible():
+            recognized = self._recognizer.recognize([media_window(w) for _, w, _ in seen])
+        for (state, window, ready_s), recognition in zip(seen, recognized, strict=True):
+            label = self._publish_label(state, window, recognition, ready_s, begun_s)
+            if self._reasoning_due(state):
+                self._recognizer.start_reasoning(recognition)
+                captured_s = capture_time_s(state, window, ready_s)
+                self._explained[state.name] = Explained(label, captured_s, time.perf_counter())
+                state.reasoned_at_s = window.end_s
+                state.reasoned_label = state.smoothed_label
+
+    def _note_presence(self, state: SourceState, window: Window) -> None:
+        missing = {
+            name: presence
+            for name in ("video", "audio")
+            if (presence := getattr(window.modalities, name)) != "ok"
+        }
+        before = state.state
+        state.position_s = window.end_s
+        state.state = "lost" if window.lost else "degraded" if missing else "live"
+        state.detail = ", ".join(f"{name} {presence}" for name, presence in missing.items())
+        if state.state != before:
+            with self._lock:  # the ingest thread may be adding what the status is made of
+                status = state.status(time.perf_counter(), self._restarts(state.name))
+            self._publisher.publish(status)
+
+    def _publish_label(
+        self,
+        state: SourceState,
+        window: Window,
+        recognition: Recognition,
+        ready_s: float,
+        begun_s: float,
+    ) -> Label:
+        now_s = time.perf_counter()
+        smoothed = state.rolling.update(window.end_s, recognition.scores)
+        label = label_message(
+            state,
+            window,
+            recognition,
+            smoothed,
+            model=self._config.model_name,
+            ready_s=ready_s,
+            begun_s=begun_s,
+            now_s=now_s,
+        )
+        self._publisher.publish(label)
+        state.smoothed_label = smoothed.label
+        state.labels += 1
+        with self._lock:  # the ingest thread reads the rate
+            state.hops.count(now_s)
+        return label
+
+    # Reasoning
+
+    def _reasoning_due(self, state: SourceState) -> bool:
+        every_s = self._config.reason_every_s
+        if every_s == 0 or state.name in self._recognizer.reasoning_sources:
+            return False
+        if len(self._recognizer.reasoning_sources) == self._recognizer.slots:
+            return False
+        if state.reasoned_at_s is None or state.smoothed_label != state.reasoned_label:
+            return True
+        # A file's last label gets its reasons even if they are not due yet.
+        return state.finished or state.position_s - state.reasoned_at_s >= every_s
+
+    def _reason(self) -> None:
+        with self._interruptible():
+            steps = self._recognizer.reason()
+        for step in steps:
+            explained = self._explained[str(step.key)]
+            now_s = time.perf_counter()
+            if step.done or now_s - explained.sent_s >= REASONING_EVERY_S:
+                self._publish_reasoning(self._states[str(step.key)], explained, step, now_s)
+                explained.sent_s = now_s
+
+    def _publish_reasoning(
+        self, state: SourceState, explained: Explained, step: ReasoningStep, now_s: float
+    ) -> None:
+        reasoning = reasoning_message(explained, step, now_s)
+        self._publisher.publish(reasoning)
+        if step.done:
+            state.answers += 1
+            state.agreements += bool(reasoning.agrees_with_label)
+            del self._explained[state.name]
+
+    # Status and end
+
+    def _publish_status(self, now_s: float) -> None:
+        with self._lock:
+            statuses = [
+                state.status(now_s, self._restarts(name)) for name, state in self._states.items()
+            ]
+        for status in statuses:
+            self._publisher.publish(status)
+        self._status_due_s = now_s + STATUS_EVERY_S
+
+    def _over(self) -> bool:
+        """All sources are files, and all are read to their end or given up."""
+        with self._lock:
+            states = list(self._states.values())
+            return not self._dynamic and all(state.finished or state.failed for state in states)
+
+
+def media_window(window: Window) -> MediaWindow:
+    """A windower's window as the model takes it."""
+    from emostream.inference.streaming import MediaWindow
+
+    return MediaWindow(
+        source=window.source,
+        keys=tuple(frame.key for frame in window.frames),
+        frames=tuple(np.asarray(frame.rgb) for frame in window.frames),
+        audio=window.pcm,
+    )

@@ -1,0 +1,149 @@
+"""From a model's name on the command line to a recognizer that can be fed."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from emostream.errors import ConfigError
+from emostream.labels import DEFAULT_LABELS, validate_labels
+
+if TYPE_CHECKING:
+    from emostream.inference.encoders import Encoders
+    from emostream.inference.recognizer import Recognizer
+    from emostream.model.modeling import EmostreamForCausalLM
+    from emostream.model.processor import EmostreamProcessor
+
+TINY = "tiny"
+DTYPES = ("float32", "bfloat16", "float16")
+SMALL_PARAMETERS = 50_000_000
+BACKENDS = ("torch", "onnxruntime", "tensorrt")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig:
+    """Which model answers, and what.
+
+    Attributes:
+        model: `tiny`, a checkpoint folder or a hub id.
+        device: torch device; None takes a CUDA GPU if there is one.
+        dtype: Of the parameters; None is bfloat16 on a GPU and float32 elsewhere.
+        labels: Label list.
+        audio_context_s: Seconds that audio is padded to; None is what the model was trained with.
+        max_new_tokens: Longest reasoned answer.
+        slots: Reasoned answers at once.
+        engines: Export directory whose graphs run the encoders; None runs the model's own modules.
+        backend: What runs the encoders; None is what `engines` was built for, and torch without engines.
+    """
+
+    model: str = TINY
+    device: str | None = None
+    dtype: str | None = None
+    labels: tuple[str, ...] = DEFAULT_LABELS
+    audio_context_s: float | None = None
+    max_new_tokens: int = 256
+    slots: int = 8
+    engines: Path | None = None
+    backend: str | None = None
+
+    def __post_init__(self) -> None:
+        validate_labels(self.labels)
+        if len(self.labels) < 2:
+            raise ConfigError(
+                f"--labels {self.labels[0]}: one label is always right; name two or more."
+            )
+        if self.backend is not None and self.backend not in BACKENDS:
+            raise ConfigError(f"--backend {self.backend}: wanted one of {', '.join(BACKENDS)}.")
+        if self.backend not in (None, "torch") and self.engines is None:
+            raise ConfigError(
+                f"--backend {self.backend} runs exported encoders and needs --engines DIR. Make them: "
+                f"emostream-export build {self.model} --out DIR"
+            )
+        if self.dtype is not None and self.dtype not in DTYPES:
+            raise ConfigError(f"--dtype {self.dtype}: wanted one of {', '.join(DTYPES)}.")
+
+    @property
+    def name(self) -> str:
+        """As published in every label; says what runs the encoders if it is not torch.
+
+        Raises:
+            ExportError: The engines' manifest cannot be read.
+        """
+        name = Path(self.model).name if Path(self.model).is_dir() else self.model
+        if self.engines is None or self.backend == "torch":
+            return name
+        from export.manifest import Manifest
+
+        manifest = Manifest.peek(self.engines)
+        return f"{name} ({self.backend or manifest.backend} {'+'.join(manifest.precisions)})"
+
+
+def load(config: ModelConfig) -> "tuple[EmostreamForCausalLM, EmostreamProcessor]":
+    """The model and its processor.
+
+    Raises:
+        ConfigError: The device cannot be had.
+        CheckpointError: The model cannot be loaded.
+    """
+    # Beside other busy processes, threads that spin at every barrier wait for one that has no core: a hop of 25 ms
+    # took seconds. Read by OpenMP when torch is imported, so it must stand before that.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    import torch
+
+    from emostream.model.load import load_model
+
+    device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError(f"--device {device}: {str(error).splitlines()[0]}") from error
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            f"--device {device}: torch {torch.__version__} finds no CUDA GPU here. Run `emostream doctor`, or use "
+            "--device cpu."
+        )
+    dtype = config.dtype or ("bfloat16" if found.type == "cuda" else "float32")
+    model, processor = load_model(config.model, found, getattr(torch, dtype))
+    processor.audio_context_s = config.audio_context_s
+    if found.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        # A small model gains little from a second thread, and loses all when anything else wants that core.
+        small = sum(p.numel() for p in model.parameters()) < SMALL_PARAMETERS
+        torch.set_num_threads(1 if small else os.cpu_count() or 1)
+    return model, processor
+
+
+def load_recognizer(config: ModelConfig) -> "Recognizer":
+    """The model behind both speeds; raises as `load` does."""
+    from emostream.inference.recognizer import Recognizer
+
+    model, processor = load(config)
+    return Recognizer(
+        model,
+        processor,
+        labels=config.labels,
+        encoders=_encoders(config, model),
+        slots=config.slots,
+        max_new_tokens=config.max_new_tokens,
+    )
+
+
+def _encoders(config: ModelConfig, model: "EmostreamForCausalLM") -> "Encoders | None":
+    """The exported graphs, if they are asked for and are this checkpoint's.
+
+    Raises:
+        ExportError: They are not whole, of another checkpoint, or their runtime cannot be had.
+    """
+    if config.engines is None or config.backend == "torch":
+        return None
+    from emostream.model.load import checkpoint_files
+    from export.errors import ExportError
+    from export.manifest import Manifest, sha256
+    from export.runtime import load_encoders
+
+    manifest = Manifest.peek(config.engines)
+    if sha256(checkpoint_files(config.model)) != manifest.checkpoint_sha256:
+        raise ExportError(
+            f"engines: {config.engines} was built from another checkpoint than {config.model}. Rebuild: "
+            f"emostream-export build {config.model} --out {config.engines}"
+        )
+    return load_encoders(config.engines, model.device, model.dtype, config.backend)

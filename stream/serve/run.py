@@ -1,0 +1,177 @@
+"""`emostream run`: capture processes, inference and publisher, from the command line to the exit code."""
+
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import zmq
+
+from stream.capture.sources import MediaSource, Source
+from stream.capture.supervisor import Capture, Supervisor
+from stream.pubsub.messages import DEFAULT_ENDPOINT, Encoding
+from stream.pubsub.publisher import Publisher
+from stream.serve.loop import InferenceLoop
+from stream.serve.model import ModelConfig, load_recognizer
+from stream.sockets import endpoints, security
+from stream.transport.protocol import Clock
+from stream.transport.receiver import IngestServer
+from stream.windows.config import InferenceConfig
+
+if TYPE_CHECKING:
+    from emostream.inference.recognizer import Recognizer
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunConfig:
+    """Everything that `emostream run` is told.
+
+    Attributes:
+        sources: What to watch and hear.
+        model: Which model, where, and its labels.
+        inference: Windows and cadence.
+        bind: Endpoint of the publisher.
+        ingest: Endpoint for capture on other hosts; None for none.
+        curve: Folder of CURVE keys for both endpoints.
+        insecure: Listen beyond loopback without keys.
+        encoding: Of published payloads.
+        loop: Begin files again when they end.
+        realtime: Pace files by the clock; else by the model, without loss.
+    """
+
+    sources: Sequence[Source]
+    model: ModelConfig
+    inference: InferenceConfig
+    bind: str = DEFAULT_ENDPOINT
+    ingest: str | None = None
+    curve: Path | None = None
+    insecure: bool = False
+    encoding: Encoding = "json"
+    loop: bool = False
+    realtime: bool = True
+
+
+def run(config: RunConfig) -> int:
+    """Run until every file is over, or a signal; returns the exit code.
+
+    Raises:
+        EmostreamError: The configuration cannot work; nothing has been started then.
+    """
+    keys = None if config.curve is None else security.load_server_keys(config.curve)
+    with ExitStack() as stack:
+        publisher = stack.enter_context(
+            Publisher(config.bind, curve=keys, insecure=config.insecure, encoding=config.encoding)
+        )
+        server = stack.enter_context(IngestServer(step_s=config.inference.step_s))
+        address = server.bind_local()
+        if config.ingest is not None:
+            reached = _bind_remote(server, config, keys, stack)
+            _say(f"ingest on {reached}: emostream capture --connect {reached}")
+        loop = InferenceLoop(
+            lambda: _load(config.model),
+            server,
+            publisher,
+            config.inference,
+            {source.name: _clock(source) for source in config.sources},
+            dynamic=config.ingest is not None,
+        )
+        stop_on_signals(loop.stop, stack)
+        supervisor = stack.enter_context(
+            Supervisor(
+                address,
+                [
+                    capture
+                    for source in config.sources
+                    for capture in captures(source, loop=config.loop, realtime=config.realtime)
+                ],
+                on_failed=loop.fail_source,
+            )
+        )
+        loop.count_restarts(supervisor.restarts)
+        supervisor.start()
+        names = ", ".join(source.name for source in config.sources) or "sources that connect"
+        _say(f"publishing {names} on {publisher.endpoint}")
+        loop.run()
+        failed = [state for state in loop.states.values() if state.failed]
+        for state in loop.states.values():
+            if state.answers:
+                _say(
+                    f"{state.name}: {state.labels} labels; the reasoned answer agreed with the label "
+                    f"{state.agreements} of {state.answers} times"
+                )
+    return 2 if failed and len(failed) == len(loop.states) else 0
+
+
+def _load(config: ModelConfig) -> "Recognizer":
+    recognizer = load_recognizer(config)
+    _say(f"encoders: {recognizer.runs_on}")
+    return recognizer
+
+
+def captures(source: Source, *, loop: bool = False, realtime: bool = True) -> list[Capture]:
+    """The capture processes of a source; `loop` and `realtime` are for files."""
+    if isinstance(source, MediaSource):
+        arguments = ["--location", source.location]
+        if not source.is_live:
+            arguments += ["--pace", "realtime" if realtime else "max"]
+            arguments += ["--loop"] * loop
+        return [
+            Capture(
+                module="stream.capture.file",
+                source=source.name,
+                streams=("video", "audio"),
+                arguments=arguments,
+            )
+        ]
+    out = []
+    if source.video is not None:
+        arguments = ["--video", source.video]
+        out.append(
+            Capture(
+                module="stream.capture.camera",
+                source=source.name,
+                streams=("video",),
+                arguments=arguments,
+            )
+        )
+    if source.audio is not None:
+        arguments = ["--audio", source.audio] if source.audio else []
+        out.append(
+            Capture(
+                module="stream.capture.microphone",
+                source=source.name,
+                streams=("audio",),
+                arguments=arguments,
+            )
+        )
+    return out
+
+
+def _clock(source: Source) -> Clock:
+    return "media" if isinstance(source, MediaSource) and not source.is_live else "host"
+
+
+def _bind_remote(
+    server: IngestServer, config: RunConfig, keys: security.ServerKeys | None, stack: ExitStack
+) -> str:
+    """Let capture on other hosts connect, under the same rules as the publisher's endpoint."""
+    assert config.ingest is not None
+    endpoints.check_exposure(config.ingest, secured=keys is not None, insecure=config.insecure)
+    if keys is None:
+        return server.bind(config.ingest)
+    stack.enter_context(security.authenticator(zmq.Context.instance(), keys))
+    return server.bind(config.ingest, secure=lambda socket: security.configure_server(socket, keys))
+
+
+def stop_on_signals(stop: Callable[[], None], stack: ExitStack) -> None:
+    """Ctrl-C and SIGTERM call `stop`; the handlers that were there come back with `stack`."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        previous = signal.signal(number, lambda *_: stop())
+        stack.callback(signal.signal, number, previous)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)  # noqa: T201  for the person who started it

@@ -1,0 +1,109 @@
+"""The offline reference and the windower with the streaming model say the same of real files."""
+
+import random
+
+import pytest
+
+from emostream.inference.recognizer import Recognizer
+from emostream.labels import DEFAULT_LABELS
+from emostream.media import MediaReader, TimedFrame
+from emostream.model.presets import from_preset
+from stream.commands.offline import infer
+from stream.serve.loop import media_window
+from stream.windows.config import InferenceConfig
+from stream.windows.windower import Windower
+from tests.media_factory import Audio, Video, noise, write_media
+
+CASES = {
+    "both.mp4": (Video(duration_s=7.3), Audio(duration_s=7.3, sound=noise())),
+    "slow_video.mp4": (Video(duration_s=6.2, fps=3), None),
+    # Without a frame for every grid point: one from before the window may stand in.
+    "sparse_video.mp4": (Video(duration_s=6.2, fps=1.5), None),
+    "sound.wav": (None, Audio(duration_s=5.7, codec="pcm_s16le", sound=noise())),
+    "late_video.mp4": (
+        Video(duration_s=4, fps=10, start_s=3.0),
+        Audio(duration_s=7, sound=noise()),
+    ),
+    "short.mp4": (Video(duration_s=2.2, fps=10), Audio(duration_s=2.2, sound=noise())),
+    "video_ends_early.mkv": (
+        Video(duration_s=3, fps=10),
+        Audio(duration_s=8, sound=noise(), codec="pcm_s16le"),
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return from_preset("tiny", seed=1)
+
+
+def streamed(path, model, processor, config, seed):
+    """The same file through the live pipeline's windower and model, in pieces of random length."""
+    recognizer, out = Recognizer(model, processor), {}
+    generator = random.Random(seed)
+    with MediaReader(path, chunk_s=generator.uniform(0.01, 0.7)) as reader:
+        streams = [name for name in ("video", "audio") if getattr(reader.info, name) is not None]
+        windower = Windower(
+            "x",
+            streams=streams,
+            lossless=True,
+            hop_steps=config.hop_steps,
+            window_s=config.window_s,
+        )
+
+        def drain():
+            while (window := windower.advance()) is not None:
+                if not window.lost:
+                    out[window.id] = window, recognizer.recognize([media_window(window)])[0]
+
+        held = []
+        for event in reader:
+            held.append(event)
+            if generator.random() < 0.3:
+                continue
+            for item in held:
+                if isinstance(item, TimedFrame):
+                    windower.add_frame(item.time_s, item.rgb)
+                else:
+                    windower.add_pcm(item.start_s, item.pcm)
+            held.clear()
+            drain()
+        for item in held:
+            if isinstance(item, TimedFrame):
+                windower.add_frame(item.time_s, item.rgb)
+            else:
+                windower.add_pcm(item.start_s, item.pcm)
+        windower.mark_end()
+        drain()
+    return out
+
+
+@pytest.mark.parametrize("hop_steps", [1, 3])
+@pytest.mark.parametrize("name", CASES)
+def test_streaming_equals_the_offline_reference(tmp_path, tiny, name, hop_steps):
+    model, processor = tiny
+    path = write_media(tmp_path / name, *CASES[name])
+    config = InferenceConfig(hop_steps=hop_steps)
+    reference = {
+        label.window.id: label
+        for label in infer(path, model, processor, config, DEFAULT_LABELS, source="x")
+    }
+    live = streamed(path, model, processor, config, seed=hop_steps)
+    assert reference
+    assert list(live) == list(reference)
+    for index, label in reference.items():
+        window, recognition = live[index]
+        assert recognition.scores == pytest.approx(label.scores, abs=1e-4)
+        assert window.modalities == label.modalities
+        assert window.frames_used == label.frames_used
+        assert window.audio_gap_ms == pytest.approx(label.audio_gap_ms, abs=1)
+        assert (window.start_s, window.end_s) == (label.window.start_s, label.window.end_s)
+
+
+def test_messages_are_numbered_and_valid(tmp_path, tiny):
+    path = write_media(tmp_path / "clip.mp4", *CASES["both.mp4"])
+    labels = list(infer(path, *tiny, InferenceConfig(), DEFAULT_LABELS, source="clip"))
+    assert [label.seq for label in labels] == list(range(len(labels)))
+    assert [label.window.id for label in labels] == list(range(8, 8 + len(labels)))
+    assert {label.topic for label in labels} == {"emotion.clip.label"}
+    assert all(label.unix_time_s is None for label in labels)

@@ -1,0 +1,105 @@
+"""The loop's promises that need no media."""
+
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from stream.pubsub.publisher import Publisher
+from stream.serve.loop import InferenceLoop
+from stream.transport.events import Connected, StateChanged
+from stream.transport.receiver import IngestServer
+from stream.windows.config import InferenceConfig
+from stream.windows.sorting import Intake
+from stream.windows.source_state import RateMeter, SourceState
+from stream.windows.windower import Windower
+
+
+def never() -> None:
+    raise AssertionError("the model was loaded")
+
+
+@pytest.mark.timeout(30)
+def test_stopping_takes_no_lock():
+    """A signal handler runs in a thread that may hold any of them: taking one would hang for ever."""
+    with IngestServer(step_s=0.5) as server, Publisher("tcp://127.0.0.1:*") as publisher:
+        loop = InferenceLoop(never, server, publisher, InferenceConfig(), {"cam0": "host"})
+        with server._lock, publisher._lock, loop._lock:
+            loop.stop()
+        loop.run()  # ends at once, after its last status; whoever was to load the model is interrupted
+
+
+def connected(source: str) -> Connected:
+    return Connected(
+        source=source, streams=("video",), pid=7, clock="host", lossless=False, lateness_s=0.15
+    )
+
+
+def device_state(source: str, **options) -> StateChanged:
+    fields = {"state": "live", "detail": "", "clock_uncertainty_s": 0.0} | options
+    return StateChanged(
+        source=source,
+        stream="video",
+        dropped_frames=0,
+        dropped_audio_ms=0.0,
+        restarts=0,
+        **fields,
+    )
+
+
+def test_the_clock_uncertainty_of_another_host_is_published():
+    intake = Intake(InferenceConfig(), {}, dynamic=True)
+    intake.take(connected("far"))
+    for uncertainty_s, said in ((0.0, False), (0.00042, True)):
+        intake.take(device_state("far", clock_uncertainty_s=uncertainty_s))
+        assert (
+            "clock ± 0.4 ms" in intake.states["far"].status(time.perf_counter(), 0).detail
+        ) == said
+
+
+@pytest.mark.parametrize(
+    ("state", "detail", "published"),
+    [
+        ("live", "", ""),
+        ("live", "nothing but zeros", "nothing but zeros"),
+        ("lost", "", "video lost"),
+        ("retrying", "no answer", "video retrying: no answer"),
+    ],
+)
+def test_what_a_device_says_of_itself_is_published(state, detail, published):
+    intake = Intake(InferenceConfig(), {"cam0": "host"}, dynamic=False)
+    intake.go_live()
+    intake.take(connected("cam0"))
+    intake.take(device_state("cam0", state=state, detail=detail))
+    assert intake.states["cam0"].status(time.perf_counter(), 0).detail == published
+
+
+def test_what_the_ingest_thread_shares_is_touched_under_the_lock(monkeypatch):
+    """Without it a status iterates over losses that another thread adds to, and rates lose their newest times."""
+    locked: list[tuple[str, bool]] = []
+
+    def noted(kind: type, name: str) -> None:
+        method = getattr(kind, name)
+
+        def wrapper(*arguments):
+            locked.append((name, loop._lock.locked()))
+            return method(*arguments)
+
+        monkeypatch.setattr(kind, name, wrapper)
+
+    with IngestServer(step_s=0.5) as server, Publisher("tcp://127.0.0.1:*") as publisher:
+        loop = InferenceLoop(never, server, publisher, InferenceConfig(), {"clip": "media"})
+        timing = SimpleNamespace(encode_s=0.1, prefill_s=0.1, decode_s=0.1)
+        recognition = SimpleNamespace(
+            label="happy", scores={"happy": 0.75, "sad": 0.25}, timing=timing
+        )
+        loop._recognizer = SimpleNamespace(
+            recognize=lambda windows: [recognition] * len(windows), reasoning_sources={"clip"}
+        )
+        windower = Windower("clip", streams=("audio",), lossless=True)
+        windower.add_pcm(0.0, np.ones(4 * 16_000, np.float32))
+        noted(SourceState, "status")
+        noted(RateMeter, "count")
+        loop._label([(loop._states["clip"], windower.advance(), time.perf_counter())])
+    assert locked == [("status", True), ("count", True)]

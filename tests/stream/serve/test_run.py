@@ -1,0 +1,258 @@
+"""`emostream run` as its users start it: real processes, sockets and files."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from stream.pubsub.client import EmotionClient
+from stream.pubsub.messages import Label, Reasoning, Status, decode_payload
+from stream.sockets.security import keygen
+from tests.media_factory import Audio, Video, noise, write_media
+from tests.stream.live_rig import live, run_command
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """Six seconds of picture and sound."""
+    path = tmp_path_factory.mktemp("media") / "clip.mp4"
+    return write_media(path, Video(duration_s=6.3), Audio(duration_s=6.3, sound=noise()))
+
+
+@pytest.fixture(scope="module")
+def long_clip(tmp_path_factory):
+    path = tmp_path_factory.mktemp("media") / "long.mp4"
+    return write_media(path, Video(duration_s=30), Audio(duration_s=30, sound=noise()))
+
+
+def test_a_file_at_full_speed_says_what_infer_says_and_ends_with_zero(clip, tmp_path):
+    out = tmp_path / "reference.jsonl"
+    done = run_command("infer", str(clip), "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    reference = [decode_payload(line) for line in out.read_bytes().splitlines()]
+    with live("--source", str(clip), "--pace", "max", "--reason-every-s", "2") as running:
+        running.until(lambda e: isinstance(e, Status))
+        running.until_stopped()
+        assert running.wait() == 0
+        labels = running.labels()
+    assert [label.window for label in labels] == [label.window for label in reference]
+    for label, wanted in zip(labels, reference, strict=True):
+        assert label.scores == pytest.approx(wanted.scores, abs=1e-4)
+        assert label.smoothed.scores == pytest.approx(wanted.smoothed.scores, abs=1e-4)
+        assert (label.modalities, label.frames_used) == (wanted.modalities, wanted.frames_used)
+        assert label.unix_time_s is None
+        assert label.dropped.windows == 0
+    finished = [r for r in running.reasonings() if r.done]
+    assert finished, "reasoning is flushed at the end of the file"
+    by_window = {label.window.id: label for label in labels}
+    for reasoning in finished:
+        agrees = reasoning.answer == by_window[reasoning.window.id].label
+        assert reasoning.agrees_with_label == agrees
+        assert reasoning.tokens > 0
+
+
+def test_a_file_in_real_time_is_stamped_and_loses_nothing(clip):
+    with live("--source", f"me={clip}", "--reason-every-s", "0") as running:
+        begun_s = time.time()
+        running.until(lambda e: isinstance(e, Status) and e.state == "live")
+        running.until_stopped()
+        assert running.wait() == 0
+    labels = running.labels("me")
+    assert [label.seq for label in labels] == list(range(len(labels)))
+    ids = [label.window.id for label in labels]
+    # Windows that the model had no time for are gaps in the ids, and counted.
+    assert labels[-1].dropped.windows == 13 - 8 + 1 - len(ids)
+    assert ids == sorted(set(ids))
+    assert set(ids) <= set(range(8, 14))
+    for label in labels:
+        assert label.timestamp_s == label.window.end_s == label.window.id * 0.5
+        assert label.unix_time_s >= begun_s
+        assert label.latency_ms.total > 0
+    epochs_s = {round(label.unix_time_s - label.timestamp_s, 1) for label in labels}
+    assert len(epochs_s) == 1, "source time and Unix time advance together"
+    assert not running.reasonings()
+    assert running.statuses()[0].state == "starting"
+    assert running.statuses()[-1].state == "stopped"
+
+
+def test_two_clips_give_different_scores_and_two_sources_share_the_model(clip, tmp_path):
+    other = write_media(
+        tmp_path / "other.mp4",
+        Video(duration_s=6, fps=12, size=(96, 128)),
+        Audio(duration_s=6, rate_hz=44_100, layout="stereo", sound=noise(seed=9)),
+    )
+    arguments = ["--source", f"a={clip}", "--source", f"b={other}", "--pace", "max"]
+    with live(*arguments, "--reason-every-s", "0") as running:
+        running.until(lambda e: isinstance(e, Label) and e.source == "b")
+        running.until_stopped()
+        assert running.wait() == 0
+    first = {source: running.labels(source)[0] for source in ("a", "b")}
+    assert first["a"].scores != first["b"].scores
+    assert {len(running.labels(source)) >= 5 for source in ("a", "b")} == {True}
+
+
+def test_a_looped_file_goes_on_without_a_break_in_time(tmp_path):
+    short = write_media(
+        tmp_path / "short.mp4", Video(duration_s=2), Audio(duration_s=2, sound=noise())
+    )
+    with live("--source", str(short), "--loop", "--reason-every-s", "0") as running:
+        last = running.until(lambda e: isinstance(e, Label) and e.window.id >= 12)
+        assert last.modalities.video == "ok"
+        running.send(signal.SIGINT)
+        running.until_stopped()
+        assert running.wait() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("when", ["starting", "live"])
+def test_signals_end_with_zero_and_leave_nothing_behind(long_clip, number, when):
+    with live("--source", str(long_clip)) as running:
+        running.until(lambda e: isinstance(e, Status) and e.state == when)
+        process = psutil.Process(running.process.pid)
+        children = process.children(recursive=True)
+        sockets = {
+            Path(c.laddr.removeprefix("@"))
+            for c in process.net_connections("unix")
+            if str(c.laddr).startswith("/")
+        }
+        running.send(number)
+        running.until_stopped()
+        assert running.wait() == 0
+    assert children or when == "starting"
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert not alive
+    assert not [path for path in sockets if path.exists()]
+
+
+def test_capture_elsewhere_connects_with_keys(long_clip, tmp_path):
+    keygen(tmp_path / "keys")
+    keys = tmp_path / "keys"
+    with live("--ingest", "tcp://127.0.0.1:*", "--curve", str(keys), curve=keys) as running:
+        endpoint = running.ingest()
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "stream.commands.cli",
+            "capture",
+            "--connect",
+            endpoint,
+        ]
+        remote = subprocess.Popen([*command, "--source", f"far={long_clip}", "--curve", str(keys)])
+        try:
+            label = running.until(lambda e: isinstance(e, Label))
+            assert label.source == "far"
+            assert label.modalities.audio == "ok"
+        finally:
+            remote.terminate()
+            assert remote.wait(30) == 0
+        running.send()
+        running.until_stopped()
+        assert running.wait() == 0
+
+
+def test_capture_without_the_right_key_is_refused(long_clip, tmp_path):
+    for name in ("keys", "foreign"):
+        keygen(tmp_path / name)
+    keys = tmp_path / "keys"
+    foreign = tmp_path / "foreign"
+    (foreign / "server.key").write_bytes((keys / "server.key").read_bytes())
+    with live("--ingest", "tcp://127.0.0.1:*", "--curve", str(keys), curve=keys) as running:
+        command = [sys.executable, "-P", "-m", "stream.commands.cli", "capture"]
+        command += ["--connect", running.ingest(), "--curve", str(foreign)]
+        remote = subprocess.Popen([*command, "--source", f"far={long_clip}"])
+        try:
+            with EmotionClient(running.endpoint, curve=keys) as client:
+                deadline_s = time.monotonic() + 8
+                seen = []
+                while time.monotonic() < deadline_s:
+                    try:
+                        seen.append(client.recv(timeout_ms=500))
+                    except TimeoutError:
+                        continue
+            assert not [event for event in seen if event.source == "far"]
+        finally:
+            remote.terminate()
+            remote.wait(30)
+        running.send()
+        assert running.wait() == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--source", "nowhere.mp4"], "there is no such file"),
+        (["--model", "no/such/folder"], "neither a folder nor a hub id"),
+        (["--labels", "happy,happy"], "remove one"),
+        (["--labels", "happy"], "two or more"),
+        (["--labels", ""], "not usable as a label"),
+        (["--window-s", "0"], "above 0"),
+        (["--bind", "tcp://0.0.0.0:5999"], "keygen"),
+        (["--bind", "nonsense"], "nonsense"),
+        (["--device", "gpu7"], "gpu7"),
+        (["--video", "none", "--audio", "none"], "nothing is left"),
+        (["--name", "a.b"], "source name"),
+        (["--curve", "nowhere"], "nowhere"),
+    ],
+)
+def test_bad_input_gets_one_line_and_exit_two(clip, arguments, said):
+    source = [] if {"--source", "--video", "--name"} & set(arguments) else ["--source", str(clip)]
+    bind = [] if "--bind" in arguments else ["--bind", "tcp://127.0.0.1:*"]
+    done = run_command("run", *source, *bind, *arguments)
+    assert done.returncode == 2
+    complaint = [line for line in done.stderr.splitlines() if line.startswith("emostream: ")]
+    assert len(complaint) == 1, done.stderr
+    assert said in complaint[0]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_file_that_is_no_media_ends_with_two(tmp_path):
+    junk = tmp_path / "junk.mp4"
+    junk.write_bytes(os.urandom(20_000))
+    done = run_command("run", "--source", str(junk), "--bind", "tcp://127.0.0.1:*")
+    assert done.returncode == 2
+    assert "junk" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_port_in_use_is_named(clip):
+    with live("--source", str(clip), "--loop") as running:
+        done = run_command("run", "--source", str(clip), "--bind", running.endpoint)
+        assert done.returncode == 2
+        assert "in use" in done.stderr
+        running.until(lambda e: isinstance(e, Status) and e.state == "live")
+        running.send()
+        assert running.wait() == 0
+
+
+def test_infer_refuses_what_it_cannot_read_and_leaves_no_file(tmp_path):
+    junk = tmp_path / "junk.mp4"
+    junk.write_bytes(b"no media")
+    out = tmp_path / "out.jsonl"
+    done = run_command("infer", str(junk), "--out", str(out))
+    assert done.returncode == 2
+    assert "junk.mp4" in done.stderr
+    assert list(tmp_path.iterdir()) == [junk]
+
+
+def test_the_wire_is_plain_json(clip):
+    import zmq
+
+    with live("--source", str(clip), "--pace", "max", "--reason-every-s", "0") as running:
+        with zmq.Context() as context, context.socket(zmq.SUB) as socket:
+            socket.rcvtimeo = 60_000
+            socket.connect(running.endpoint)
+            socket.subscribe("emotion.clip.")
+            topic, payload = socket.recv_multipart()
+            assert topic == b"emotion.clip.label"
+            assert json.loads(payload)["label"] in json.loads(payload)["scores"]
+        assert not [e for e in running.events if isinstance(e, Reasoning)]
+        running.until(lambda e: isinstance(e, Status))
+        running.until_stopped()
+        assert running.wait() == 0

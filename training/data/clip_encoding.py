@@ -1,0 +1,128 @@
+"""Clips on their way through the frozen towers: decoded on threads a little ahead, encoded in batches."""
+
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from emostream.errors import MediaError
+from emostream.media import Modality, load_clip
+from emostream.media.info import BOTH
+from emostream.model.modeling import EmostreamForCausalLM
+from emostream.model.processor import SAMPLE_RATE_HZ, EmostreamProcessor
+from training.data.manifest import Row
+
+Given = TypeVar("Given")
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedClip:
+    """A clip as the towers take it, or why it cannot be had.
+
+    Attributes:
+        row: The clip's row.
+        pixels: (T, 3, S, S) float32 in [-1, 1]; None without pictures.
+        mel: (F, M) float32 log-mel; None without sound.
+        problem: Why there is neither.
+    """
+
+    row: Row
+    pixels: Tensor | None = None
+    mel: Tensor | None = None
+    problem: str | None = None
+
+
+def decode_clip(
+    processor: EmostreamProcessor,
+    row: Row,
+    num_frames: int,
+    need: Collection[Modality] = BOTH,
+) -> DecodedClip:
+    """Decode and preprocess a row's clip.
+
+    Args:
+        processor: The model's.
+        row: The clip.
+        num_frames: Frames to take of it.
+        need: Modalities to decode.
+    """
+    try:
+        clip = load_clip(row.path, num_frames, row.start_s, row.end_s, need=need)
+    except MediaError as error:
+        return DecodedClip(row, problem=str(error))
+    limit = int(processor.max_context_s * SAMPLE_RATE_HZ)
+    return DecodedClip(
+        row,
+        None if clip.frames is None else processor.pixels(clip.frames),
+        # What lies beyond the tower's context is cut here, as `mel` would with a warning for each clip.
+        None if clip.audio is None else processor.mel(clip.audio[:limit]),
+    )
+
+
+def computed_ahead(
+    function: Callable[[Given], Found], items: Iterable[Given], *, threads: int, ahead: int
+) -> Iterator[Found]:
+    """Results in the order of `items`, computed on threads.
+
+    Args:
+        function: What makes a result of an item.
+        items: Taken as there is room for them.
+        threads: How many threads compute.
+        ahead: Most results, finished or not, beyond the one that is waited for.
+    """
+    with ThreadPoolExecutor(threads, thread_name_prefix="clips") as pool:
+        begun: deque[Future[Found]] = deque()
+        try:
+            for item in items:
+                begun.append(pool.submit(function, item))
+                if len(begun) > ahead:
+                    yield begun.popleft().result()
+            while begun:
+                yield begun.popleft().result()
+        finally:
+            for future in begun:
+                future.cancel()
+
+
+@torch.inference_mode()
+def encode_clips(
+    model: EmostreamForCausalLM, clips: Sequence[DecodedClip]
+) -> list[dict[str, Tensor]]:
+    """`vision` (T, L, D) and `audio` (A, E) features of each clip, those that it has."""
+    towers, device, dtype = model.model, model.device, model.dtype
+    vision = run_by_shape(
+        lambda batch: towers.vision(batch.to(device, dtype)), [clip.pixels for clip in clips]
+    )
+    audio = run_by_shape(
+        lambda batch: towers.audio(batch.to(device, dtype)), [clip.mel for clip in clips]
+    )
+    return [
+        {name: value for name, value in (("vision", v), ("audio", a)) if value is not None}
+        for v, a in zip(vision, audio, strict=True)
+    ]
+
+
+def run_by_shape(
+    run: Callable[[Tensor], Tensor], values: Sequence[Tensor | None]
+) -> list[Tensor | None]:
+    """What a network makes of each value, run once on all that are of one shape; None stays None.
+
+    Args:
+        run: (B, …) -> (B, …).
+        values: One for each place of a batch.
+    """
+    out: list[Tensor | None] = [None] * len(values)
+    alike: dict[torch.Size, list[int]] = {}
+    for index, value in enumerate(values):
+        if value is not None:
+            alike.setdefault(value.shape, []).append(index)
+    for members in alike.values():
+        batch = torch.stack([values[index] for index in members])  # type: ignore[misc]
+        for index, value in zip(members, run(batch), strict=True):
+            out[index] = value
+    return out

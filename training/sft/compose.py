@@ -1,0 +1,189 @@
+"""Think texts from recorded cues: short, true, and each time in other words.
+
+A learner has to foresee what is said from what it perceives, so that only the wording varies. What is said, and in
+which order, follows from the cues: the strongest of each modality, face from the brows down, voice from pitch to
+tremor. Whether the face or the voice comes first is one choice, made by the first words.
+"""
+
+from collections.abc import Collection, Iterator
+from typing import Final
+
+import numpy as np
+
+from training.claims.claim import EXPRESSION, HIDDEN, PROSODY
+from training.claims.wordings import SURFACE
+from training.data.cues import (
+    ENTAILS,
+    FACE_ACTIONS,
+    FACE_PRESENT,
+    FACE_SALIENT,
+    VOICE_DIMENSIONS,
+    VOICE_PRESENT,
+    VOICE_SALIENT,
+    Cues,
+    Informative,
+    Modality,
+)
+
+MOST_CLAIMS: Final = 6
+"""In a text; one modality gets more than half of them where the other has less to say."""
+LEAST_CLAIMS: Final = 3
+"""Up to so many, slight cues are mentioned too."""
+_SLIGHT_P: Final = 0.6
+"""How often they are."""
+
+Claimed = tuple[Modality, str, int]
+_ORDER: Final = {name: place for place, name in enumerate((*FACE_ACTIONS, *VOICE_DIMENSIONS))}
+_PERCEIVE: Final = {"face": "we see", "voice": "we hear"}
+
+
+def compose(
+    cues: Cues,
+    rng: np.random.Generator,
+    *,
+    video: bool = True,
+    audio: bool = True,
+    clear: Collection[Claimed] | None = None,
+) -> str:
+    """Describe what the cues hold; the emotion is never named.
+
+    Args:
+        cues: Of the clip.
+        rng: Chooses words.
+        video: Whether the face is spoken of; not where the reader is given no pictures.
+        audio: Likewise for the voice.
+        clear: The marked cues that can be told: all of them are mentioned, and no others. If None, the strongest are.
+
+    Returns:
+        One to four sentences, each claim of which the cues bear out; empty where nothing was recorded.
+    """
+    given: list[Modality] = []
+    if video:
+        given.append("face")
+    if audio:
+        given.append("voice")
+    plan = {modality: claimed for modality in given if (claimed := _say(cues, modality))}
+    if clear is not None:
+        plan = _only(clear, plan)
+    else:
+        plan = _shorten(cues, plan)
+        if sum(map(len, plan.values())) < LEAST_CLAIMS and rng.random() < _SLIGHT_P:
+            plan = _fill(cues, plan)
+    spoken = [" ".join(_sentences(m, claimed, rng)) for m, claimed in plan.items()]
+    if len(spoken) == 2 and rng.random() < 0.5:
+        spoken.reverse()
+    return " ".join(spoken)
+
+
+def corpus_texts(count: int = 2000, seed: int = 0) -> Iterator[str]:
+    """Texts of random cues, in which every wording is as common as any: for training a tokenizer."""
+    rng = np.random.default_rng(seed)
+    said = [key for key in SURFACE if key[1] in _ORDER]
+    for number in range(count):
+        shown = [said[i] for i in rng.choice(len(said), 6, replace=False)]
+        face = {unit: 0.8 for m, cue, _ in shown if m == "face" for unit in FACE_ACTIONS[cue]}
+        voice = {cue: 1.5 * sign for m, cue, sign in shown if m == "voice"}
+        if number % 8 == 0:  # now and then at rest, or hidden
+            face, voice = ({}, voice) if number % 16 else ({"AU12": 0.0}, voice)
+        elif number % 8 == 1:
+            face, voice = (face, {}) if number % 16 == 1 else (face, {"pitch": 0.0})
+        yield compose(Cues(face, voice, Informative(bool(face), bool(voice))), rng)
+
+
+def _say(cues: Cues, modality: Modality) -> list[Claimed]:
+    """What there is to say of a modality, in order."""
+    if cues.hidden(modality):
+        return [(modality, HIDDEN, 1)]
+    if cues.at_rest(modality):
+        return [(modality, EXPRESSION if modality == "face" else PROSODY, 0)]
+    return [claimed for claimed in cues.salient() if claimed[0] == modality]
+
+
+def _only(
+    clear: Collection[Claimed], plan: dict[Modality, list[Claimed]]
+) -> dict[Modality, list[Claimed]]:
+    """What is clear, and that a face or voice is hidden or at rest."""
+    return {
+        modality: kept
+        for modality, claimed in plan.items()
+        if (kept := [c for c in claimed if c in clear or c[1] not in _ORDER])
+    }
+
+
+def _shorten(cues: Cues, plan: dict[Modality, list[Claimed]]) -> dict[Modality, list[Claimed]]:
+    """At most `MOST_CLAIMS`: the strongest of each modality, half of them each where both have that many."""
+    half = MOST_CLAIMS // 2
+    room = {
+        modality: MOST_CLAIMS - min(half, sum(len(c) for m, c in plan.items() if m != modality))
+        for modality in plan
+    }
+    return {
+        modality: _in_order(sorted(claimed, key=lambda c: -_strength(cues, c))[: room[modality]])
+        for modality, claimed in plan.items()
+    }
+
+
+def _fill(cues: Cues, plan: dict[Modality, list[Claimed]]) -> dict[Modality, list[Claimed]]:
+    """Add the strongest of what is there but slight, beside something salient of the same modality."""
+    said = [claimed for several in plan.values() for claimed in several]
+    spoken_of = {modality for modality, cue, _ in said if cue in _ORDER}  # not at rest, not hidden
+    slight: list[Claimed] = [
+        ("face", action, 1)
+        for action in FACE_ACTIONS
+        if FACE_PRESENT <= (cues.face_value(action) or 0.0) < FACE_SALIENT
+    ]
+    slight += [
+        ("voice", dimension, 1 if value > 0 else -1)
+        for dimension, value in cues.voice.items()
+        if VOICE_PRESENT <= abs(value) < VOICE_SALIENT
+    ]
+    # Of raised brows and raised inner brows only the first is news.
+    implied = {ENTAILS[cue] for _, cue, _ in (*said, *slight) if cue in ENTAILS}
+    news = [c for c in slight if c[0] in spoken_of and c[1] not in implied and c in SURFACE]
+    news.sort(key=lambda claimed: -_strength(cues, claimed))
+    for claimed in news[: LEAST_CLAIMS - len(said)]:
+        plan = {**plan, claimed[0]: _in_order([*plan[claimed[0]], claimed])}
+    return plan
+
+
+def _in_order(claimed: list[Claimed]) -> list[Claimed]:
+    return sorted(claimed, key=lambda c: _ORDER.get(c[1], 0))
+
+
+def _strength(cues: Cues, claimed: Claimed) -> float:
+    """How far a cue is above what makes it salient, on one scale for face and voice."""
+    modality, cue, _ = claimed
+    if cue not in _ORDER:
+        return 0.0
+    if modality == "face":
+        return (cues.face_value(cue) or 0.0) / FACE_SALIENT
+    return abs(cues.voice[cue]) / VOICE_SALIENT
+
+
+def _sentences(
+    modality: Modality, claimed: list[Claimed], rng: np.random.Generator
+) -> Iterator[str]:
+    """One or two sentences in one of a few forms, the claims in the order given."""
+    hidden = claimed[0][1] == HIDDEN  # its nouns say why, which nobody recorded
+    form = 0 if hidden else int(rng.integers(3))
+    if form == 1:
+        yield _sentence(f"{_PERCEIVE[modality]} {_listed(_pick(claimed, 'nouns', rng))}")
+    elif form == 2 and len(claimed) > 1:
+        middle = (len(claimed) + 1) // 2
+        yield _sentence(_listed(_pick(claimed[:middle], "clauses", rng)))
+        yield _sentence(_listed(_pick(claimed[middle:], "clauses", rng)))
+    else:
+        yield _sentence(_listed(_pick(claimed, "clauses", rng)))
+
+
+def _pick(claimed: list[Claimed], kind: str, rng: np.random.Generator) -> list[str]:
+    wordings = [getattr(SURFACE[key], kind) for key in claimed]
+    return [options[int(rng.integers(len(options)))] for options in wordings]
+
+
+def _listed(parts: list[str]) -> str:
+    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + f" and {parts[-1]}"
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:] + "."
