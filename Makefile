@@ -4,15 +4,32 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint format docs pictures tiny clean
+.PHONY: demo test test-versions lint format docs pictures tiny clean
 
 demo: $(VENV)/.installed
 	$(BIN)/emostream demo
 
-# One thread a process: two processes of two threads each thrash on a small machine.
+# One thread a process: two processes of two threads each thrash on a small machine. The documents' commands run in
+# order, as a command builds on those before it, and also where a test before them failed.
+TESTS ?= tests
 test: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup --ignore tests/test_documented_commands.py
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_documented_commands.py  # in order: a command builds on those before it
+	@$(BIN)/python -m tests.system_packages
+	@status=0; export OMP_NUM_THREADS=1; \
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup --ignore tests/test_documented_commands.py $(TESTS) || status=$$?; \
+	$(BIN)/python -m pytest tests/test_documented_commands.py || status=$$?; \
+	exit $$status
+
+# The lowest and the newest versions that pyproject.toml allows, each in an environment of its own, made anew.
+test-versions:
+	rm -rf $(VENV)-lowest $(VENV)-newest
+	$(PYTHON) -m venv $(VENV)-lowest && $(PYTHON) -m venv $(VENV)-newest
+	$(VENV)-newest/bin/python -m pip install -q -e ".[onnx,train,dev,docs]"
+	$(VENV)-newest/bin/python -m tests.version_bounds onnx train dev docs > $(VENV)-lowest/requirements.txt
+	$(VENV)-lowest/bin/python -m pip install -q -e . -r $(VENV)-lowest/requirements.txt
+	@status=0; for kind in lowest newest; do \
+	  touch $(VENV)-$$kind/.installed $(VENV)-$$kind/.installed-dev; \
+	  $(MAKE) test VENV=$(VENV)-$$kind || status=$$?; \
+	done; exit $$status
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
@@ -40,7 +57,7 @@ tiny: $(VENV)/.installed-dev
 	$(BIN)/python -m training.recipe.tiny --out runs/tiny --seeds $(SEEDS)
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -37,6 +37,7 @@ from stream.pubsub.messages import Label, Status
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tests.stream.rigs import MjpegCamera, PipeMicrophone, SoundServer
+from tests.system_packages import SOUND_SERVER
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "stream" / "assets" / "demo.mp4"
@@ -299,7 +300,7 @@ def soak(options: argparse.Namespace, stack: contextlib.ExitStack) -> dict[str, 
     camera = stack.enter_context(MjpegCamera())
     arguments = ["--source", f"demo={DEMO}", "--loop", "--video", camera.url]
     microphone, environment = None, {}
-    if missing := SoundServer.missing():
+    if missing := SOUND_SERVER.missing:
         print(f"without a microphone: {missing}", file=sys.stderr)
         arguments += ["--audio", "none"]
     else:

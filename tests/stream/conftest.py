@@ -2,14 +2,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.stream.rigs import RtspCamera, SoundServer
+from tests.stream.rigs import SoundServer
+from tests.system_packages import RTSP_SERVER, SOUND_SERVER
 
 
 @pytest.fixture(scope="session")
 def sound_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SoundServer]:
-    """One PulseAudio daemon for the whole run; without PulseAudio its tests are skipped."""
-    if reason := SoundServer.missing():
-        pytest.skip(reason)
+    """One PulseAudio daemon for the whole run; without it its tests are skipped."""
+    SOUND_SERVER.skip_if_missing()
     with SoundServer(tmp_path_factory.mktemp("pulse")) as server:
         yield server
 
@@ -17,5 +17,4 @@ def sound_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SoundServ
 @pytest.fixture
 def rtsp_available() -> None:
     """Skip without an RTSP server."""
-    if reason := RtspCamera.missing():
-        pytest.skip(reason)
+    RTSP_SERVER.skip_if_missing()

@@ -6,7 +6,6 @@ Pictures and sounds are functions of `time.perf_counter`, so that a test knows w
 
 import contextlib
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -241,25 +240,6 @@ class RtspCamera:
         self._running = threading.Event()
         self.url = ""
 
-    @staticmethod
-    def missing() -> str | None:
-        """What this host lacks to serve RTSP, None if nothing."""
-        script = (
-            "import gi; gi.require_version('Gst', '1.0');"
-            "gi.require_version('GstRtspServer', '1.0');"
-            "from gi.repository import Gst, GstRtspServer; Gst.init(None);"
-            "names = ('openh264enc', 'h264parse', 'rtph264pay');"
-            "print(*(n for n in names if not Gst.ElementFactory.find(n)))"
-        )
-        if shutil.which("/usr/bin/python3") is None:
-            return "no /usr/bin/python3"
-        done = subprocess.run(
-            ["/usr/bin/python3", "-c", script], capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            return "no GStreamer RTSP server (apt: gir1.2-gst-rtsp-server-1.0 python3-gi)"
-        return f"no GStreamer {done.stdout.strip()}" if done.stdout.strip() else None
-
     def __enter__(self) -> "RtspCamera":
         height, width = self.picture(0.0).shape[:2]
         script = Path(__file__).with_name("rtsp_server.py")
@@ -317,15 +297,6 @@ class SoundServer:
             "PULSE_COOKIE": str(directory / "cookie"),
         }
         (directory / "default.pa").write_text(self.SETTINGS.format(socket=socket))
-
-    @staticmethod
-    def missing() -> str | None:
-        """What this host lacks, None if nothing."""
-        for program in ("pulseaudio", "pactl", "pacat"):
-            if shutil.which(program) is None:
-                return f"no {program} (apt: pulseaudio pulseaudio-utils)"
-        plugins = [*Path("/usr/lib").glob("*/alsa-lib/libasound_module_pcm_pulse.so")]
-        return None if plugins else "no ALSA plugin for PulseAudio (apt: libasound2-plugins)"
 
     def __enter__(self) -> "SoundServer":
         self.start()

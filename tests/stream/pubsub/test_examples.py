@@ -13,6 +13,7 @@ import pytest
 
 from stream.pubsub.publisher import Publisher
 from tests.stream.events import label, reasoning, status
+from tests.system_packages import NODE
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 
@@ -20,21 +21,19 @@ EXAMPLES = Path(__file__).parents[3] / "examples"
 @pytest.fixture(scope="module")
 def node_example(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Command of the JavaScript example, with zeromq.js installed beside a copy of it."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
-        pytest.skip("node and npm are not installed")
+    NODE.skip_if_missing()
     folder = tmp_path_factory.mktemp("node")
     for name in ("subscribe.mjs", "package.json"):
         shutil.copy(EXAMPLES / name, folder)
     install = subprocess.run(
-        [npm, "install", "--no-audit", "--no-fund", "--prefer-offline"],
+        ["npm", "install", "--no-audit", "--no-fund", "--prefer-offline"],
         cwd=folder,
         capture_output=True,
         text=True,
     )
     if install.returncode:
         pytest.skip(f"npm cannot install zeromq: {install.stderr.strip().splitlines()[-1:]}")
-    return [node, str(folder / "subscribe.mjs")]
+    return ["node", str(folder / "subscribe.mjs")]
 
 
 @pytest.fixture(params=["python", "node"])

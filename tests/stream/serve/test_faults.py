@@ -31,6 +31,7 @@ from stream.windows.source_state import Losses, SourceState
 from tests.media_factory import Audio, Video, noise, write_media
 from tests.stream.live_rig import Live, live
 from tests.stream.rigs import MjpegCamera, PipeMicrophone, SoundServer, noisy_picture, until
+from tests.system_packages import PORTAUDIO
 
 SPEAKER = "desk"
 SECONDS = ("--window-s", "2", "--reason-every-s", "0")  # windows of 2 s, a label each 0.25 s
@@ -338,22 +339,34 @@ def test_devices_that_are_not_there_and_come(sound_server: SoundServer) -> None:
         assert running.wait() == 0
 
 
-def test_no_microphone_at_all(tmp_path: Path) -> None:
+def labelled_by_picture(environment: dict[str, str], remedy: str) -> None:
     """With a camera and a host without any sound, labels are given by picture, and the status says why."""
-    silence = {
-        "PULSE_SERVER": f"unix:{tmp_path / 'nobody'}",
-        "XDG_RUNTIME_DIR": str(tmp_path),
-    }
     with (
         MjpegCamera() as camera,
-        live(*SECONDS, "--video", camera.url, environment=silence) as running,
+        live(*SECONDS, "--video", camera.url, environment=environment) as running,
     ):
         label = running.until(lambda e: is_label(e, "ok", "missing"))
         assert label.audio_gap_ms == 2000
         status = running.until(lambda e: is_status(e, "degraded", "audio missing", "microphone"))
-        assert "emostream devices" in status.detail
+        assert remedy in status.detail
         running.send()
         assert running.wait() == 0
+
+
+def test_no_microphone_at_all(tmp_path: Path) -> None:
+    PORTAUDIO.skip_if_missing()
+    silence = {
+        "PULSE_SERVER": f"unix:{tmp_path / 'nobody'}",
+        "XDG_RUNTIME_DIR": str(tmp_path),
+    }
+    labelled_by_picture(silence, "emostream devices")
+
+
+def test_no_portaudio(tmp_path: Path) -> None:
+    """As on a fresh Debian: the wheel of sounddevice for Linux brings no library."""
+    hidden = "import ctypes.util\nctypes.util.find_library = lambda name: None\n"
+    (tmp_path / "sitecustomize.py").write_text(hidden)
+    labelled_by_picture({"PYTHONPATH": str(tmp_path)}, "libportaudio2")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX")
