@@ -14,7 +14,7 @@ from pathlib import Path
 from provenance import write_result
 
 from emostream import load_model
-from emostream.model.load import TINY_FOLDER
+from emostream.checkpoint.resolve import TINY_FOLDER
 from training.evaluation.table import compare, read_fused, read_runs
 from training.recipe.model_card import model_card
 

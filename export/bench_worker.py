@@ -65,9 +65,9 @@ def measure(folder: Path, backend: str, device: torch.device) -> dict[str, Any]:
 
 def load_config(manifest: Manifest) -> EmostreamConfig:
     """The checkpoint's configuration without its weights."""
-    from emostream.model.load import load_processor
+    from emostream.model.processor import EmostreamProcessor
 
-    config: EmostreamConfig = load_processor(manifest.checkpoint).config
+    config: EmostreamConfig = EmostreamProcessor.from_pretrained(manifest.checkpoint).config
     return config
 
 

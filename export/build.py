@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from emostream.checkpoint.resolve import find_checkpoint
 from emostream.inference.encoders import Encoders
-from emostream.model.load import checkpoint_files, load_model
+from emostream.model.load import load_model
 from emostream.model.modeling import EmostreamForCausalLM
 from emostream.model.processor import EmostreamProcessor
 from emostream.model.save import put_in_place
@@ -117,7 +118,7 @@ def build(checkpoint: str, out: Path, *, say: Say, options: BuildOptions | None 
         from export.tensorrt.probe import probe
 
         host = probe(torch.device(options.device or "cuda").index or 0)
-    checkpoint_sha256 = sha256(checkpoint_files(checkpoint))
+    checkpoint_sha256 = sha256(find_checkpoint(checkpoint).files())
     model, processor = load_model(checkpoint)
     staging = out.parent / f".{out.name}.partial"
     try:

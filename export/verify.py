@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from emostream.model.load import checkpoint_files, load_model
+from emostream.checkpoint.resolve import find_checkpoint
+from emostream.model.load import load_model
 from emostream.model.modeling import EmostreamForCausalLM
 from emostream.model.processor import EmostreamProcessor
 from export.clips import agreement, stretches
@@ -101,7 +102,7 @@ def load_exported(
     Raises:
         ExportError: It has changed since.
     """
-    if sha256(checkpoint_files(manifest.checkpoint)) != manifest.checkpoint_sha256:
+    if sha256(find_checkpoint(manifest.checkpoint).files()) != manifest.checkpoint_sha256:
         raise ExportError(
             f"{folder} was built from another state of {manifest.checkpoint}. Rebuild: emostream-export build "
             f"{manifest.checkpoint} --out {folder}"

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from emostream import load_model
-from emostream.model.load import TINY_FOLDER
+from emostream.checkpoint.resolve import TINY_FOLDER
 from stream.commands.doctor import check_model
 from stream.serve.model import ModelConfig
 from training.recipe.model_card import model_card

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -14,6 +15,9 @@ from emostream.errors import CheckpointError
 
 #: Largest safetensors file written; a 7B checkpoint becomes several with an index.
 MAX_SHARD_BYTES = 5_000_000_000
+
+#: How a file starts that Git LFS has not fetched.
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -90,32 +94,38 @@ def read_tensors(
 
 
 def _unreadable(file: Path, error: Exception) -> CheckpointError:
+    refuse_pointer(file)
     return CheckpointError(
         f"load_model: {file} ({file.stat().st_size} bytes) is truncated or no safetensors file ({error}). "
         "Download or copy it again."
     )
 
 
+def refuse_pointer(file: Path) -> None:
+    """Raise if a file is what Git leaves in place of one that Git LFS has not fetched.
+
+    Raises:
+        CheckpointError: It is; an absent or unreadable file is none.
+    """
+    try:
+        with file.open("rb") as stream:
+            start = stream.read(len(LFS_POINTER))
+    except OSError:
+        return
+    if start == LFS_POINTER:
+        raise CheckpointError(
+            f"load_model: {file} is a Git LFS pointer, not the file itself. Run `git lfs pull` in {file.parent}."
+        )
+
+
 def write_weights(folder: Path, tensors: dict[str, Tensor]) -> None:
     """model.safetensors, or shards of at most `MAX_SHARD_BYTES` and their index."""
-    shards: list[dict[str, Tensor]] = [{}]
-    size = 0
-    for name, tensor in tensors.items():
-        if size + tensor.nbytes > MAX_SHARD_BYTES and shards[-1]:
-            shards.append({})
-            size = 0
-        shards[-1][name] = tensor
-        size += tensor.nbytes
-    if len(shards) == 1:
-        _save(shards[0], folder / WEIGHTS)
-        return
-    weight_map = {}
-    for number, shard in enumerate(shards, 1):
-        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        _save(shard, folder / file)
-        weight_map.update(dict.fromkeys(shard, file))
-    total = sum(tensor.nbytes for tensor in tensors.values())
-    write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
+    split = split_torch_state_dict_into_shards(tensors, max_shard_size=MAX_SHARD_BYTES)
+    for file, names in split.filename_to_tensors.items():
+        _save({name: tensors[name] for name in names}, folder / file)
+    if split.is_sharded:
+        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+        write_json(folder / INDEX, index)
 
 
 def _save(tensors: dict[str, Tensor], file: Path) -> None:
@@ -139,6 +149,7 @@ def read_json(file: Path) -> dict[str, Any]:
             f"load_model: {file} is missing. Name the folder that holds it."
         ) from error
     except (OSError, ValueError) as error:
+        refuse_pointer(file)
         raise CheckpointError(
             f"load_model: {file} is no readable JSON ({error}). Download or copy it again."
         ) from error

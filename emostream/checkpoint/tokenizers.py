@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from emostream.checkpoint.files import read_json, write_json
+from emostream.checkpoint.files import read_json, refuse_pointer, write_json
 from emostream.errors import CheckpointError
 
 
@@ -20,6 +20,8 @@ def read_tokenizer(cls: Any, folder: Path, padding_side: str) -> Any:
         for name in parts:
             if not (folder / name).is_file():
                 raise CheckpointError(f"load_model: {folder / name} is missing. {remedy}")
+    for file in (folder / name for name in ("tokenizer.json", *parts)):
+        refuse_pointer(file)
     try:
         return cls.from_pretrained(folder, padding_side=padding_side)
     except Exception as error:  # the tokenizers library raises nothing narrower

@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +10,17 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import BertConfig, Qwen2Config, SiglipVisionConfig, WhisperConfig
 
 from emostream.checkpoint.files import write_json
-from emostream.checkpoint.parts import BUILTIN_CONFIGS, PARTS, fetch, folder_name, part_configs
+from emostream.checkpoint.hub import fetch
+from emostream.checkpoint.parts import (
+    AUDIO,
+    BUILTIN_CONFIGS,
+    GATE,
+    MODEL_TYPE,
+    PARTS,
+    VISION,
+    folder_name,
+)
+from emostream.checkpoint.resolve import FoundPart, find_parts
 from emostream.errors import ConfigError
 
 AnswerStyle = Literal["reasoned", "bare"]
@@ -72,11 +82,11 @@ class EmostreamConfig(Qwen2Config):
         published: The config.json as it was read, so that saving writes back keys that this class does not know.
     """
 
-    model_type = "HumanOmni_qwen2"
+    model_type = MODEL_TYPE
 
-    mm_vision_tower: str = "google/siglip-base-patch16-224"
-    mm_audio_tower: str = "openai/whisper-large-v3"
-    gate_tower: str = "google-bert/bert-base-uncased"
+    mm_vision_tower: str = VISION.default_name
+    mm_audio_tower: str = AUDIO.default_name
+    gate_tower: str = GATE.default_name
     mm_projector_type: str = "all_in_one_small"
     mm_audio_projector_type: str = "mlp2x_gelu"
     mm_hidden_size: int = 768
@@ -194,26 +204,24 @@ class EmostreamConfig(Qwen2Config):
         cls,
         config_dict: dict[str, Any],
         *,
-        inside: Collection[str] = tuple(part.name for part in PARTS),
-        towers: Mapping[str, Path] | None = None,
+        parts: Sequence[FoundPart] | None = None,
         **kwargs: Any,
     ) -> Any:
         """From a published config.json, whose towers are described in folders of their own, or from `to_dict`.
 
         Args:
             config_dict: The published keys, or all of them.
-            inside: Parts whose weights the checkpoint stores, for which built-in configurations will do.
-            towers: Part name -> folder that overrides where it is looked for.
+            parts: The towers of the checkpoint, if they have been found already.
             **kwargs: As transformers'; `name_or_path` says which folder or repository the file came from.
         """
         if not all(part.sub_config in config_dict for part in PARTS):
             # transformers 5.17 notes the hub's commit among the file's own keys.
             published = {k: v for k, v in config_dict.items() if k != "_commit_hash"}
-            names = {part.config_key: getattr(cls, part.config_key) for part in PARTS} | published
-            root = _local_folder(kwargs.get("name_or_path", ""))
+            if parts is None:
+                parts = find_parts(published, _local_folder(kwargs.get("name_or_path", "")))
             config_dict = {
                 **config_dict,
-                **part_configs(names, root, inside, towers or {}),
+                **{found.part.sub_config: found.config() for found in parts},
                 "published": copy.deepcopy(published),
             }
         try:

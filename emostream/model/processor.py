@@ -14,9 +14,11 @@ from transformers import BatchFeature, WhisperFeatureExtractor
 from transformers.processing_utils import ProcessorMixin
 
 from emostream.checkpoint.parts import folder_name
+from emostream.checkpoint.resolve import find_checkpoint
 from emostream.checkpoint.tokenizers import write_tokenizer
 from emostream.errors import InputError
 from emostream.model.configuration import EmostreamConfig
+from emostream.model.front_ends import read_front_ends
 from emostream.model.prompt import DEFAULT_INSTRUCTION, prompt_pieces
 from emostream.model.towers import AUDIO_POOL
 
@@ -247,10 +249,12 @@ class EmostreamProcessor(ProcessorMixin):
 
     @classmethod
     def from_pretrained(cls, path: str | Path, **kwargs: Any) -> "EmostreamProcessor":
-        """Load the processor of a checkpoint folder or hub id; see `emostream.load_model`."""
-        from emostream.model.load import load_processor
-
-        return load_processor(path)
+        """The processor of a checkpoint folder or hub id, without its weights; raises as `load_model`."""
+        checkpoint = find_checkpoint(path, weights=False)
+        config = EmostreamConfig.from_dict(
+            dict(checkpoint.published), parts=checkpoint.parts, name_or_path=str(checkpoint.root)
+        )
+        return cls(*read_front_ends(checkpoint, config), config=config)
 
     def _ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]

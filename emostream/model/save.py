@@ -8,8 +8,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from emostream.checkpoint.files import write_weights
+from emostream.checkpoint.resolve import read_config
 from emostream.errors import CheckpointError, ConfigError
-from emostream.model.load import read_config
 from emostream.model.modeling import EmostreamForCausalLM
 from emostream.model.processor import EmostreamProcessor
 

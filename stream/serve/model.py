@@ -135,13 +135,13 @@ def _encoders(config: ModelConfig, model: "EmostreamForCausalLM") -> "Encoders |
     """
     if config.engines is None or config.backend == "torch":
         return None
-    from emostream.model.load import checkpoint_files
+    from emostream.checkpoint.resolve import find_checkpoint
     from export.errors import ExportError
     from export.manifest import Manifest, sha256
     from export.runtime import load_encoders
 
     manifest = Manifest.peek(config.engines)
-    if sha256(checkpoint_files(config.model)) != manifest.checkpoint_sha256:
+    if sha256(find_checkpoint(config.model).files()) != manifest.checkpoint_sha256:
         raise ExportError(
             f"engines: {config.engines} was built from another checkpoint than {config.model}. Rebuild: "
             f"emostream-export build {config.model} --out {config.engines}"

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from emostream import load_model, save_model
+from emostream.checkpoint.resolve import find_checkpoint
 from emostream.inference.recognizer import Recognizer
-from emostream.model.load import checkpoint_files
 from export import cli
 from export.bound import LARGEST_BATCH, BoundGraph
 from export.errors import ExportError
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.xdist_group("export")
 def test_an_export_directory_says_what_it_is(engines, checkpoint):
     manifest = Manifest.read(engines)
     assert manifest.checkpoint == str(checkpoint)
-    assert manifest.checkpoint_sha256 == sha256(checkpoint_files(checkpoint))
+    assert manifest.checkpoint_sha256 == sha256(find_checkpoint(checkpoint).files())
     assert manifest.opset == 20
     assert set(manifest.graphs) == {"vision", "join", "audio"}
     assert {"torch", "onnx", "onnxruntime"} <= set(manifest.versions)
@@ -176,7 +176,7 @@ def test_verify_finds_a_graph_of_other_weights(engines, tmp_path, capsys):
     manifest = replace(
         Manifest.read(copy),
         checkpoint=str(other),
-        checkpoint_sha256=sha256(checkpoint_files(other)),
+        checkpoint_sha256=sha256(find_checkpoint(other).files()),
     )
     manifest.write(copy)
     assert cli.main(["verify", str(copy), "--windows", "2"]) == 2

@@ -17,7 +17,7 @@ from transformers.utils import logging as transformers_logging
 import emostream
 from emostream import load_model, save_model
 from emostream.checkpoint import files as weights
-from emostream.checkpoint import parts
+from emostream.checkpoint import hub, resolve
 from emostream.errors import CheckpointError, ConfigError
 from emostream.model.configuration import EmostreamConfig
 from emostream.model.modeling import EmostreamForCausalLM
@@ -588,6 +588,11 @@ def change_tower(part, **values):
     return lambda folder: edit_config(folder / TOWER_FOLDERS[part], **values)
 
 
+POINTER = (
+    b"version https://git-lfs.github.com/spec/v1\n"
+    b"oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 12345\n"
+)
+
 VISION, GATE = TOWER_FOLDERS["vision"], TOWER_FOLDERS["gate"]
 
 #: What is done to the folder -> the error and what its message must say: the file, what was wanted, the remedy.
@@ -692,6 +697,21 @@ BROKEN = {
         CheckpointError,
         ["copy holds pytorch_model.bin", "no model.safetensors", "convert"],
     ),
+    "weights that Git LFS has not fetched": (
+        break_file("model.safetensors", POINTER),
+        CheckpointError,
+        ["copy/model.safetensors is a Git LFS pointer", "git lfs pull"],
+    ),
+    "tokenizer that Git LFS has not fetched": (
+        break_file("tokenizer.json", POINTER),
+        CheckpointError,
+        ["copy/tokenizer.json is a Git LFS pointer", "git lfs pull"],
+    ),
+    "config that Git LFS has not fetched": (
+        break_file("config.json", POINTER),
+        CheckpointError,
+        ["copy/config.json is a Git LFS pointer", "git lfs pull"],
+    ),
     "truncated weights": (
         truncate,
         CheckpointError,
@@ -778,8 +798,8 @@ BROKEN = {
 @pytest.fixture
 def offline(monkeypatch, tmp_path):
     """No hub and an empty cache, whatever the machine has."""
-    monkeypatch.setattr(parts.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(parts.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
 
 
 class TestErrors:
@@ -876,7 +896,7 @@ class TestNetwork:
         def refuse(*args, **kwargs):
             raise AssertionError("the network was asked")
 
-        monkeypatch.setattr(parts, "snapshot_download", refuse)
+        monkeypatch.setattr(hub, "snapshot_download", refuse)
         monkeypatch.setattr(socket.socket, "connect", refuse)
         load_model(folder)
 
@@ -887,7 +907,7 @@ class TestNetwork:
             "whisper-large-v3": Family().audio_config(),
             "bert-base-uncased": Family().gate_config(),
         }
-        monkeypatch.setattr(parts, "BUILTIN_CONFIGS", known)
+        monkeypatch.setattr(resolve, "BUILTIN_CONFIGS", known)
         names = {
             "mm_vision_tower": "google/siglip-base-patch16-224",
             "mm_audio_tower": "/data/someone/whisper-large-v3",
@@ -904,7 +924,7 @@ class TestNetwork:
         shutil.move(source / GATE, gate)
         shutil.rmtree(source / TOWER_FOLDERS["vision"])
         shutil.rmtree(source / TOWER_FOLDERS["audio"])
-        monkeypatch.setattr(parts, "snapshot_download", None)
+        monkeypatch.setattr(hub, "snapshot_download", None)
         assert torch.equal(logits_of_folder(source, towers={"gate": gate}), wanted)
 
     def test_hub_repository(self, folder, monkeypatch):
@@ -915,8 +935,8 @@ class TestNetwork:
             asked.append((repo, kwargs))
             return str(folder)
 
-        monkeypatch.setattr(parts, "snapshot_download", snapshot)
-        monkeypatch.setattr(parts, "_hub_answers", lambda: True)
+        monkeypatch.setattr(hub, "snapshot_download", snapshot)
+        monkeypatch.setattr(hub, "_hub_answers", lambda: True)
         model, _ = load_model("someone/model")
         assert model.config.name_or_path == "someone/model"
         ((repo, kwargs),) = asked
@@ -933,8 +953,8 @@ class TestNetwork:
             asked.append((repo, allow_patterns))
             return str(folder)
 
-        monkeypatch.setattr(parts, "snapshot_download", snapshot)
-        monkeypatch.setattr(parts, "_hub_answers", lambda: True)
+        monkeypatch.setattr(hub, "snapshot_download", snapshot)
+        monkeypatch.setattr(hub, "_hub_answers", lambda: True)
         published = json.loads((folder / "config.json").read_text())
         config = EmostreamConfig.from_dict(published, name_or_path="someone/model")
         assert config.vision_config.image_size == 64
@@ -947,8 +967,8 @@ class TestNetwork:
             asked.append((repo, allow_patterns))
             return str(folder / GATE)
 
-        monkeypatch.setattr(parts, "snapshot_download", snapshot)
-        monkeypatch.setattr(parts, "_hub_answers", lambda: True)
+        monkeypatch.setattr(hub, "snapshot_download", snapshot)
+        monkeypatch.setattr(hub, "_hub_answers", lambda: True)
         remove(f"{GATE}/vocab.txt")(copy)
         load_model(copy)
         ((repo, patterns),) = asked
@@ -959,9 +979,9 @@ class TestNetwork:
     def test_a_network_that_swallows_packets_does_not_hang(self, monkeypatch, tmp_path):
         with socket.create_server(("127.0.0.1", 0)) as silent:
             endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
-            monkeypatch.setattr(parts.constants, "ENDPOINT", endpoint)
-            monkeypatch.setattr(parts.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-            monkeypatch.setattr(parts, "HUB_TIMEOUT_S", 0.1)
+            monkeypatch.setattr(hub.constants, "ENDPOINT", endpoint)
+            monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+            monkeypatch.setattr(hub, "HUB_TIMEOUT_S", 0.1)
             with pytest.raises(CheckpointError, match=r"LocalEntryNotFoundError.*Check the id"):
                 load_model("someone/model")
 
@@ -977,7 +997,7 @@ class TestNetwork:
         ],
     )
     def test_hub_ids(self, name, wanted):
-        assert parts.hub_id(name) == wanted
+        assert hub.hub_id(name) == wanted
 
 
 def test_nothing_is_left_of_transformers_own_warnings(folder, capfd):
