@@ -64,6 +64,7 @@ NOT_RUN = {
     "pip install -e '.[onnx,train]'": MADE_ELSEWHERE,
     "pip install --no-deps .": MADE_ELSEWHERE,
     "pip install pyzmq": MADE_ELSEWHERE,
+    "pip install -e '.[bridges]'": MADE_ELSEWHERE,
     "cd examples && npm install && node subscribe.mjs": "tests/stream/pubsub/test_examples.py",
     "python examples/subscribe.py": "tests/stream/pubsub/test_examples.py",
     "tensorboard --logdir runs": "a web server of another project's",
@@ -324,12 +325,14 @@ def test_command(command: str, driver: Driver, folder: Path) -> None:
         raise AssertionError(f"{command}: put it into NOT_RUN, or teach this test to run it")
     if command.startswith("emostream run"):
         _run(driver, request, folder)
-    elif command.startswith(("emostream watch", "emostream record")):
+    elif command.startswith(("emostream watch", "emostream record", "emostream bridge")):
         with publishing(folder, "--curve" in arguments) as endpoint:
             driver.start({**request, "arguments": [*arguments, "--connect", endpoint]})
+            if arguments[0] == "bridge":
+                driver.wait_for("bridging")
             if arguments[0] == "watch":
                 driver.wait_for(r"cam0.*happy")
-            else:
+            elif arguments[0] == "record":
                 recorded = folder / arguments[arguments.index("--out") + 1]
                 _until(lambda: recorded.exists() and recorded.read_text().count("\n") > 30)
             driver.interrupt()

@@ -107,6 +107,18 @@ def _parser() -> argparse.ArgumentParser:
     _add_curve(replay, "folder of the server's keys")
     replay.add_argument("--insecure", action="store_true")
 
+    bridge = command("bridge", _bridge, "pass on what is published to Lab Streaming Layer or OSC")
+    bridge.add_argument("protocol", choices=("lsl", "osc"))
+    _add_connect(bridge)
+    bridge.add_argument(
+        "--to", metavar="HOST:PORT", default="127.0.0.1:9000", help="where to send OSC"
+    )
+    bridge.add_argument(
+        "--insecure",
+        action="store_true",
+        help="beyond this host: announce LSL on the network, or send OSC to another host",
+    )
+
     export = command("export", _export, "turn a recording into a table")
     export.add_argument("file", type=Path)
     export.add_argument("--csv", required=True, type=Path, metavar="G.csv")
@@ -283,6 +295,21 @@ def _replay(options: argparse.Namespace) -> None:
     ):
         print(f"replaying {options.file} on {publisher.endpoint}", file=sys.stderr)
         replay(options.file, publisher, speed=options.speed)
+
+
+def _bridge(options: argparse.Namespace) -> None:
+    from stream.bridges.lsl import LslBridge
+    from stream.bridges.osc import OscBridge
+
+    bridge = (
+        LslBridge(network=options.insecure)
+        if options.protocol == "lsl"
+        else OscBridge(options.to, insecure=options.insecure)
+    )
+    with _interrupted_by_signals(), bridge, _client(options) as client:
+        print(f"bridging {options.connect} to {options.protocol}; Ctrl-C ends it", file=sys.stderr)
+        for event in client:
+            bridge.send(event)
 
 
 def _export(options: argparse.Namespace) -> None:

@@ -23,6 +23,8 @@ from stream.pubsub.publisher import Publisher
 
 _MAX_LINE_BYTES = 4 << 20  # above the largest message that a client receives
 _LINE_START = b'{"version":'
+REPLAY = "replay-"
+"""Beginning of a replay's session name, by which subscribers can tell it from a live stream."""
 _log = logging.getLogger(__name__)
 
 
@@ -212,8 +214,8 @@ def replay(
 
 
 def replay_session() -> str:
-    """A session name by which subscribers can tell a replay from a live stream."""
-    return f"replay-{uuid.uuid4().hex}"
+    """A name for the session of a replay."""
+    return f"{REPLAY}{uuid.uuid4().hex}"
 
 
 def with_pauses(events: Iterable[Event], max_pause_s: float) -> Iterator[tuple[float, Event]]:
