@@ -193,7 +193,11 @@ def test_what_is_not_run_parses(command: str, capsys: pytest.CaptureFixture[str]
 
 
 def _parser(program: str) -> argparse.ArgumentParser:
-    package = {"emostream": "stream", "emostream-train": "training", "emostream-export": "export"}
+    package = {
+        "emostream": "stream.commands",
+        "emostream-train": "training",
+        "emostream-export": "export",
+    }
     module = importlib.import_module(f"{package[program]}.cli")
     parser: argparse.ArgumentParser = module._parser()
     return parser
