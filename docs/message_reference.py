@@ -1,36 +1,50 @@
-"""The message reference, `docs/messages.md`, from the JSON Schemas that ship in the package.
+"""The JSON Schemas that ship in the package, and the message reference `docs/messages.md`, from the message classes.
 
-python docs/message_reference.py            # write it
-python docs/message_reference.py --check    # fail if it is not what the schemas say
+python docs/message_reference.py            # write them
+python docs/message_reference.py --check    # fail if they are not what the classes say
 """
 
+import inspect
 import json
+import re
 import sys
-from collections.abc import Iterator
-from importlib.resources import files
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from stream.pubsub import messages
 from stream.pubsub.messages import (
     DEFAULT_ENDPOINT,
+    KINDS,
     Dropped,
     Event,
+    Kind,
     Label,
     Latency,
     Modalities,
     Reasoning,
     Smoothed,
+    Stamp,
     Status,
     Window,
     encode,
 )
 
 PAGE = Path(__file__).with_name("messages.md")
-KINDS = ("label", "reasoning", "status")
+SCHEMAS = Path(__file__).parents[1] / "stream" / "schema"
+_IGNORED = "Fields not listed here are to be ignored."
+_RULES: dict[Kind, dict[str, Any]] = {
+    "reasoning": {
+        "if": {"properties": {"done": {"const": False}}},
+        "then": {"properties": {"answer": {"type": "null"}, "agrees_with_label": {"type": "null"}}},
+    }
+}
 
 _HEAD = f"""# Message reference
 
-<!-- Written by docs/message_reference.py from stream/schema/*.json: change those. -->
+<!-- Written by docs/message_reference.py from stream/pubsub/messages.py: change that. -->
 
 A publisher (`emostream run`, `emostream replay`) binds a ZeroMQ XPUB socket, by default on `{DEFAULT_ENDPOINT}`. Every
 message has two parts, `[topic, payload]`; the payload is one UTF-8 JSON object, or the same map in msgpack with
@@ -57,58 +71,80 @@ Rules for a receiver:
 
 def page() -> str:
     """The whole page."""
-    schemas = {kind: _schema(kind) for kind in KINDS}
-    first, *others = (schema["properties"] for schema in schemas.values())
-    # `topic` and `timestamp_s` differ in detail, and are said of each message.
+    schemas = {kind: schema(kind) for kind in KINDS}
+    first, *others = (found["properties"] for found in schemas.values())
+    # `topic` differs in detail, and is said of each message.
     common = [name for name in first if all(other.get(name) == first[name] for other in others)]
-    parts = [
-        _HEAD,
-        "## In every message\n",
-        _table(_rows({name: first[name] for name in common}, "", set(common))),
-    ]
-    for kind, schema in schemas.items():
-        own = {n: s for n, s in schema["properties"].items() if n not in common}
+    parts = [_HEAD, "## In every message\n", _table(_some(schemas["label"], lambda n: n in common))]
+    for kind, found in schemas.items():
         parts += [
-            f"## {schema['title']}\n",
-            f"{schema['description'].partition(' Fields not listed')[0]}\n",
-            _table(_rows(own, "", set(schema["required"]))),
+            f"## {found['title']}\n",
+            f"{found['description'].removesuffix(_IGNORED).strip()}\n",
+            _table(_some(found, lambda name: name not in common)),
             "An example:\n",
             f"```json\n{json.dumps(json.loads(encode(EXAMPLES[kind])[1]), indent=1)}\n```\n",
         ]
     return "\n".join(parts)
 
 
-def _schema(kind: str) -> dict[str, Any]:
-    text = files("stream").joinpath("schema", f"{kind}.json").read_text(encoding="utf-8")
-    schema: dict[str, Any] = json.loads(text)
-    return schema
+def _some(whole: dict[str, Any], wanted: Callable[[str], bool]) -> Iterator[tuple[str, ...]]:
+    kept = {name: spec for name, spec in whole["properties"].items() if wanted(name)}
+    return _rows(whole | {"properties": kept}, "", whole)
 
 
-def _rows(
-    properties: dict[str, Any], prefix: str, required: set[str]
-) -> Iterator[tuple[str, str, str]]:
-    for name, schema in properties.items():
-        text = schema.get("description", "")
-        optional = "" if name in required else " (optional)"
-        yield f"`{prefix}{name}`", _type(schema) + optional, text
-        if "properties" in schema:
-            yield from _rows(
-                schema["properties"], f"{prefix}{name}.", set(schema.get("required", ()))
-            )
-        elif "additionalProperties" in schema:
-            yield f"`{prefix}{name}.<label>`", _type(schema["additionalProperties"]), ""
+def schema(kind: Kind) -> dict[str, Any]:
+    """JSON Schema of a payload; what an event has only once it is published is required here."""
+    cls = messages.CLASSES[kind]
+    definitions = msgspec.json.schema(cls)["$defs"]
+    for name, definition in definitions.items():
+        _describe(definition, getattr(messages, name))
+    whole = definitions.pop(cls.__name__)
+    whole["description"] += f" {_IGNORED}"
+    for name in Stamp.__struct_fields__:
+        del whole["properties"][name]["default"]
+    whole["required"] = [n for n, spec in whole["properties"].items() if "default" not in spec]
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"urn:emostream:wire:{messages.VERSION}:{kind}",
+        **whole,
+        **_RULES.get(kind, {}),
+        **({"$defs": definitions} if definitions else {}),
+    }
 
 
-def _type(schema: dict[str, Any]) -> str:
-    if "const" in schema:
-        return f"`{json.dumps(schema['const'])}`"
-    if "enum" in schema:
-        return " \\| ".join(f"`{value}`" for value in schema["enum"])
-    kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
-    text = " or ".join(kinds)
-    if "pattern" in schema:
-        text += f" `{schema['pattern']}`"
-    low, high = schema.get("minimum"), schema.get("maximum")
+def _describe(definition: dict[str, Any], cls: type) -> None:
+    """Give a class's schema its docstring's words: the summary, and those for each attribute."""
+    for origin in reversed(cls.__mro__):
+        summary, _, attributes = inspect.cleandoc(origin.__doc__ or "").partition("Attributes:\n")
+        for name, text in re.findall(
+            r"^    (\w+): (.*?)(?=^    \w+: |\Z)", attributes, re.MULTILINE | re.DOTALL
+        ):
+            if name in definition["properties"]:
+                definition["properties"][name]["description"] = " ".join(text.split())
+    definition["description"] = " ".join(summary.split())
+
+
+def _rows(schema: dict[str, Any], prefix: str, whole: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    for name, spec in schema["properties"].items():
+        optional = "" if name in schema["required"] else " (optional)"
+        yield f"`{prefix}{name}`", _type(spec) + optional, spec["description"]
+        for option in spec.get("anyOf", [spec]):
+            if "$ref" in option:
+                inner = whole["$defs"][option["$ref"].rpartition("/")[2]]
+                yield from _rows(inner, f"{prefix}{name}.", whole)
+            elif "additionalProperties" in option:
+                yield f"`{prefix}{name}.<label>`", _type(option["additionalProperties"]), ""
+
+
+def _type(spec: dict[str, Any]) -> str:
+    if "anyOf" in spec:
+        return " or ".join(_type(option) for option in spec["anyOf"])
+    if "enum" in spec:
+        return " \\| ".join(f"`{value}`" for value in spec["enum"])
+    text = str(spec.get("type", "object"))
+    if "pattern" in spec:
+        text += f" `{spec['pattern']}`"
+    low, high = spec.get("minimum"), spec.get("maximum")
     if low is not None and high is not None and high < 2**53 - 1:
         text += f", {low} to {high}"
     elif low is not None:
@@ -116,7 +152,7 @@ def _type(schema: dict[str, Any]) -> str:
     return text
 
 
-def _table(rows: Iterator[tuple[str, str, str]]) -> str:
+def _table(rows: Iterator[tuple[str, ...]]) -> str:
     lines = ["| field | type | meaning |", "|---|---|---|"]
     lines += [f"| {name} | {kind} | {text} |" for name, kind, text in rows]
     return "\n".join(lines) + "\n"
@@ -182,14 +218,16 @@ EXAMPLES: dict[str, Event] = {
 
 
 def main() -> int:
-    """Write the page, or check it."""
-    text = page()
-    if "--check" in sys.argv[1:]:
-        if PAGE.read_text(encoding="utf-8") != text:
-            print(f"{PAGE} is out of date: python docs/message_reference.py", file=sys.stderr)
+    """Write the page and the schemas, or check them."""
+    texts = {PAGE: page()} | {
+        SCHEMAS / f"{kind}.json": json.dumps(schema(kind), indent=2) + "\n" for kind in KINDS
+    }
+    for path, text in texts.items():
+        if "--check" not in sys.argv[1:]:
+            path.write_text(text, encoding="utf-8")
+        elif path.read_text(encoding="utf-8") != text:
+            print(f"{path} is out of date: python docs/message_reference.py", file=sys.stderr)
             return 1
-        return 0
-    PAGE.write_text(text, encoding="utf-8")
     return 0
 
 

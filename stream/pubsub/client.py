@@ -1,4 +1,4 @@
-"""Receiving what `emostream` publishes; needs pyzmq and the standard library only.
+"""Receiving what `emostream` publishes; needs pyzmq and msgspec only.
 
     with EmotionClient("tcp://127.0.0.1:5556", source="cam0") as client:
         for event in client:
@@ -23,7 +23,6 @@ from typing import Any, Self, overload
 import zmq
 
 from emostream.errors import ConfigError, EmostreamError
-from stream.pubsub.conform import MessageError
 from stream.pubsub.messages import (
     DEFAULT_ENDPOINT,
     KINDS,
@@ -31,6 +30,7 @@ from stream.pubsub.messages import (
     EventT,
     Kind,
     Label,
+    MessageError,
     Status,
     VersionError,
     check_source,

@@ -1,32 +1,30 @@
-"""The wire contract, version 1: what `emostream` publishes, as frozen dataclasses, and its coding.
+"""The wire contract, version 1: what `emostream` publishes, and its coding.
 
 A ZeroMQ message has two parts, `[topic, payload]`. The payload is one UTF-8 JSON object without NaN
 or Infinity, or the same map in msgpack. Its first byte tells them apart: a msgpack map begins with
 0x80-0x8f, 0xde or 0xdf, and JSON never does. `decode(encode(event)) == event`. Unknown fields are
-ignored, an unknown `version` raises `VersionError`, and any other departure from
-`stream/schema/*.json` raises `MessageError`.
+ignored, an unknown `version` raises `VersionError`, and any other departure raises `MessageError`.
 
-Only the standard library is imported, so that a subscriber needs pyzmq and nothing else; msgpack
-payloads import msgspec when the first one is met.
+`stream/schema/*.json` and the message reference are generated from the classes here and their
+docstrings (`make docs`). A field that is added later has a default, so that messages without it can
+still be read.
 
 Clocks: the source clock (`timestamp_s`, `window`) is `time.perf_counter` of the inference host for
 devices and media time from 0 for files; `unix_time_s` and `published_s` are Unix time.
 """
 
-from __future__ import annotations
-
-import dataclasses
-import json
+import functools
 import math
 import re
-import types
 import typing
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal, TypeVar
 
-from stream.pubsub.conform import MessageError as MessageError
-from stream.pubsub.conform import Range, build, check
+import msgspec
+from msgspec import UNSET, Meta, Struct
+from msgspec.structs import force_setattr
+
+from emostream.errors import EmostreamError
 
 VERSION: Final = 1
 DEFAULT_ENDPOINT: Final = "tcp://127.0.0.1:5556"
@@ -40,25 +38,53 @@ State = Literal["starting", "live", "degraded", "lost", "stopped"]
 
 KINDS: Final[tuple[Kind, ...]] = typing.get_args(Kind)
 
+# JSON numbers are doubles in most languages: integers beyond 2**53 - 1 would arrive changed.
+Count = Annotated[int, Meta(ge=0, le=2**53 - 1)]
+NonNegative = Annotated[float, Meta(ge=0)]
+Probability = Annotated[float, Meta(ge=0, le=1)]
+Scores = Annotated[dict[str, Probability], Meta(min_length=1)]
+# Scores may have been rounded for the wire; anything further from 1 is not a distribution.
+_SUM_TOLERANCE: Final = 1e-2
+
+
+class MessageError(EmostreamError, ValueError):
+    """A message, or a value meant for one, departs from the wire contract."""
+
 
 class VersionError(MessageError):
     """The message speaks another version of the wire contract."""
 
 
-# JSON numbers are doubles in most languages: integers beyond 2**53 - 1 would arrive changed.
-Count = Annotated[int, Range(0, 2**53 - 1)]
-NonNegative = Annotated[float, Range(0)]
-Probability = Annotated[float, Range(0, 1)]
-# Scores may have been rounded for the wire; anything further from 1 is not a distribution.
-_SUM_TOLERANCE: Final = 1e-2
+class _Checked(Struct, frozen=True, kw_only=True):
+    """Holds its fields to their annotations when it is made, as msgspec does when it decodes them.
+
+    Integers become floats where due; no number is NaN or infinite.
+    """
+
+    def __post_init__(self) -> None:
+        for field in _fields_of(type(self)):
+            value = getattr(self, field.name)
+            if field.name in ("session", "published_s") and not value:
+                continue  # not stamped yet
+            where = f"{type(self).__name__}.{field.name}"
+            numbers = value.values() if isinstance(value, dict) else (value,)
+            if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
+                raise MessageError(f"{where} must be finite; got {value!r:.100}")
+            if isinstance(value, float):
+                value = float(value)  # numpy's are floats to Python, but not to msgspec
+            try:
+                force_setattr(self, field.name, msgspec.convert(value, field.type))
+            except msgspec.ValidationError as error:
+                raise MessageError(f"{where}: {error}") from error
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Window:
+class Window(_Checked, frozen=True, kw_only=True):
     """The stretch (start_s, end_s] of the source clock that a message speaks of.
 
-    `id` is the grid index of `end_s` (end_s / step_s); a gap in it is a window that the pipeline
-    skipped.
+    Attributes:
+        id: Grid index of end_s (end_s / step); a gap is a window that the pipeline skipped.
+        start_s: Start, seconds on the source clock; before end_s.
+        end_s: End, seconds on the source clock.
     """
 
     id: Count
@@ -66,54 +92,68 @@ class Window:
     end_s: float
 
     def __post_init__(self) -> None:
-        check(self)
+        super().__post_init__()
         if not self.start_s < self.end_s:
             raise MessageError(
                 f"Window: start_s must be before end_s; got {self.start_s}, {self.end_s}"
             )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Smoothed:
-    """Rolling scores (exponential, time constant in seconds) and the label held by hysteresis."""
+class Smoothed(_Checked, frozen=True, kw_only=True):
+    """The rolling view: exponentially smoothed scores, and a label held by hysteresis.
+
+    Attributes:
+        label: The label that holds; a key of smoothed.scores.
+        scores: Smoothed probability by label, over the same labels as scores, summing to 1 (within 0.01).
+    """
 
     label: str
-    scores: dict[str, Probability]
+    scores: Scores
 
     def __post_init__(self) -> None:
-        check(self)
+        super().__post_init__()
         _check_scores("Smoothed", self.label, self.scores)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Modalities:
-    """Whether each modality took part: `degraded` has repeats or gaps, `missing` adds no tokens."""
+class Modalities(_Checked, frozen=True, kw_only=True):
+    """Whether each modality took part: degraded repeats frames or fills gaps, missing gives the model nothing.
+
+    Attributes:
+        video: State of the video in this window.
+        audio: State of the audio in this window.
+    """
 
     video: Presence
     audio: Presence
 
-    def __post_init__(self) -> None:
-        check(self)
 
+class Dropped(_Checked, frozen=True, kw_only=True):
+    """What was lost before the model saw it, cumulative over the session.
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Dropped:
-    """What was lost before the model saw it, cumulative over the session."""
+    Attributes:
+        frames: Video frames.
+        audio_ms: Audio, milliseconds.
+        windows: Windows.
+    """
 
     frames: Count
     audio_ms: NonNegative
     windows: Count
 
-    def __post_init__(self) -> None:
-        check(self)
 
+class Latency(_Checked, frozen=True, kw_only=True):
+    """Milliseconds by stage.
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Latency:
-    """Milliseconds by stage; `total` is the send less the capture of the window's newest sample.
+    capture, queue and total may be slightly negative when capture runs on another host, by the
+    uncertainty of the clock offset.
 
-    `capture`, `queue` and `total` may fall slightly below 0 when capture runs on another host, by
-    the uncertainty of the clock offset between the two.
+    Attributes:
+        capture: From the capture of the window's newest sample to its arrival at the pipeline, milliseconds.
+        queue: Waiting for the window to close and for the model, milliseconds.
+        encode: Vision and audio encoders, milliseconds.
+        prefill: Language model over the prompt, milliseconds.
+        decode: Scoring of the labels or writing of the reasoning, milliseconds.
+        total: Send less capture of the window's newest sample, milliseconds.
     """
 
     capture: float
@@ -123,57 +163,67 @@ class Latency:
     decode: NonNegative
     total: float
 
-    def __post_init__(self) -> None:
-        check(self)
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Envelope:
+class _Envelope(_Checked, frozen=True, kw_only=True):
     """The fields of every message. `session`, `seq` and `published_s` are stamped by the publisher.
 
     Attributes:
-        version: version of the wire contract.
-        topic: ZeroMQ topic, derived from the kind of message and `source`.
-        session: identifies one run of one publisher; `seq` restarts with it. Empty until stamped.
-        seq: per topic, from 0; a gap is transport loss.
-        source: name of the camera, microphone pair or file.
-        timestamp_s: source clock; `window.end_s` for labels and reasonings.
-        unix_time_s: the same instant in Unix time; None when a file is read faster than real time.
-        published_s: Unix time at send; 0 until stamped.
+        version: Version of this contract; a message of any other version must be refused.
+        topic: ZeroMQ topic, equal to the first part of the multipart message; follows from the
+            kind of message and its source.
+        session: Identifies one run of one publisher; seq restarts with it. A (session, topic, seq)
+            seen before is a replay for late subscribers and must be discarded.
+        seq: Number of the message within its topic and session, from 0; a gap is transport loss.
+        source: Name of the camera and microphone pair or file.
+        timestamp_s: Source clock, seconds: window.end_s of emotions, the time of a status. The
+            clock is monotonic on the inference host for devices, media time from 0 for files.
+        unix_time_s: The instant of timestamp_s in Unix time, seconds; null when a file is read
+            faster than real time.
+        published_s: Unix time at send, seconds.
     """
 
-    version: int = field(default=VERSION, init=False)
-    topic: str = field(init=False)
-    session: str = ""
+    version: Literal[1] = VERSION
+    topic: str = ""
+    session: Annotated[str, Meta(pattern=f"^{SESSION_PATTERN}$")] = ""
     seq: Count = 0
-    source: str
+    source: Annotated[str, Meta(pattern=f"^{SOURCE_PATTERN}$")]
     timestamp_s: float
     unix_time_s: float | None
-    published_s: NonNegative = 0.0
+    published_s: Annotated[float, Meta(gt=0)] = 0.0
+
+    def __post_init__(self) -> None:
+        kind = typing.cast(Kind, type(self).__name__.lower())
+        # Whatever was given: an event whose source is replaced gets that source's topic.
+        force_setattr(self, "topic", topic_of(kind, self.source))
+        super().__post_init__()
+        if self.session and not re.fullmatch(SESSION_PATTERN, self.session):
+            raise MessageError(f"session must match {SESSION_PATTERN}; got {self.session!r:.100}")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Label(_Envelope):
-    """One emotion label, every hop.
+class Label(_Envelope, frozen=True, kw_only=True):
+    """One emotion label over a rolling window, published every hop on `emotion.<source>.label`.
 
     Attributes:
-        window: the stretch of the source clock that was judged.
-        label: the most probable label of this window alone.
-        scores: probability by label, summing to 1; a fixed set of labels within a session.
-        smoothed: the rolling label and scores over the same labels.
-        modalities: whether video and audio took part.
-        frames_used: distinct frames that the model saw in this window.
-        audio_gap_ms: milliseconds of the window's audio that were missing and filled with zeros.
-        av_skew_ms: capture time of the newest audio sample less that of the newest frame; None
-            unless both took part.
-        dropped: losses before the model, cumulative over the session.
-        latency_ms: milliseconds by stage.
-        model: name of the model that judged.
+        window: The stretch (start_s, end_s] of the source clock that the message speaks of.
+        label: The most probable label of this window alone; a key of scores.
+        scores: Probability by label, summing to 1 (within 0.01); the same labels throughout a session.
+        smoothed: The rolling view: exponentially smoothed scores, and a label held by hysteresis.
+        modalities: Whether each modality took part: degraded repeats frames or fills gaps, missing
+            gives the model nothing.
+        frames_used: Distinct video frames that the model saw in this window.
+        audio_gap_ms: Audio of the window that was missing and filled with zeros, milliseconds.
+        av_skew_ms: Capture time of the newest audio sample less that of the newest frame,
+            milliseconds; null unless both modalities took part.
+        dropped: What was lost before the model saw it, cumulative over the session.
+        latency_ms: Milliseconds by stage. capture, queue and total may be slightly negative when
+            capture runs on another host, by the uncertainty of the clock offset.
+        model: Name of the model that judged.
     """
 
+    topic: Annotated[str, Meta(pattern=rf"^emotion\.{SOURCE_PATTERN}\.label$")] = ""
     window: Window
     label: str
-    scores: dict[str, Probability]
+    scores: Scores
     smoothed: Smoothed
     modalities: Modalities
     frames_used: Count
@@ -184,29 +234,29 @@ class Label(_Envelope):
     model: str
 
     def __post_init__(self) -> None:
-        _check_event(self)
+        super().__post_init__()
         _check_window_end(self.window, self.timestamp_s)
         _check_scores("Label", self.label, self.scores)
         if self.smoothed.scores.keys() != self.scores.keys():
             raise MessageError("Label: scores and smoothed.scores must have the same labels")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Reasoning(_Envelope):
-    """The reasons behind one window, sent again as it grows until `done`.
+class Reasoning(_Envelope, frozen=True, kw_only=True):
+    """The reasons behind one window, on `emotion.<source>.reasoning`; sent again as it grows until done.
 
     Attributes:
-        window: the stretch of the source clock that is explained.
-        think: the explanation so far, whole each time, so that a lost message costs nothing.
-        answer: the label that the explanation ends with; None until `done`, and after it when none
+        window: The stretch (start_s, end_s] of the source clock that the message speaks of.
+        think: The explanation so far, whole in every message, so that a lost one costs nothing.
+        answer: The label that the explanation ends with; null until done, and after it when none
             could be read.
-        agrees_with_label: whether `answer` is the label published for the same window; None until
-            `done`.
-        done: the explanation is complete.
-        tokens: tokens written so far.
-        latency_ms: milliseconds by stage.
+        agrees_with_label: Whether answer is the label published for the same window; null until done.
+        done: The explanation is complete; no further message for this window follows.
+        tokens: Tokens written so far.
+        latency_ms: Milliseconds by stage. capture, queue and total may be slightly negative when
+            capture runs on another host, by the uncertainty of the clock offset.
     """
 
+    topic: Annotated[str, Meta(pattern=rf"^emotion\.{SOURCE_PATTERN}\.reasoning$")] = ""
     window: Window
     think: str
     answer: str | None
@@ -216,27 +266,27 @@ class Reasoning(_Envelope):
     latency_ms: Latency
 
     def __post_init__(self) -> None:
-        _check_event(self)
+        super().__post_init__()
         _check_window_end(self.window, self.timestamp_s)
         if not self.done and (self.answer is not None or self.agrees_with_label is not None):
             raise MessageError("Reasoning: answer and agrees_with_label must be null until done")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Status(_Envelope):
-    """The heartbeat of a source, every second and at every change of state.
+class Status(_Envelope, frozen=True, kw_only=True):
+    """The heartbeat of a source, on `status.<source>`: every second and at every change of state.
 
     Attributes:
-        state: `starting`, `live`, `degraded` (a modality is impaired), `lost` (no data) or
-            `stopped` (the last message of a session).
-        detail: one line for a person: what is wrong, what is being done about it; may be empty.
-        fps_in: video frames a second that arrive from capture, 0 without video.
-        hops_per_s: labels a second.
-        skipped: windows skipped so far because inference was slower than the hop.
-        restarts: how often capture was restarted in this session.
-        uptime_s: seconds since the session began.
+        state: starting: loading and warming up. live: all is well. degraded: a modality is
+            impaired. lost: no data, so no labels. stopped: the last message of the session.
+        detail: One line for a person: what is wrong and what is being done about it; may be empty.
+        fps_in: Video frames that arrive from capture, per second; 0 without video.
+        hops_per_s: Labels published, per second.
+        skipped: Windows skipped in this session because inference was slower than the hop.
+        restarts: How often capture was restarted in this session.
+        uptime_s: Seconds since the session began.
     """
 
+    topic: Annotated[str, Meta(pattern=rf"^status\.{SOURCE_PATTERN}$")] = ""
     state: State
     detail: str
     fps_in: NonNegative
@@ -245,23 +295,30 @@ class Status(_Envelope):
     restarts: Count
     uptime_s: NonNegative
 
-    def __post_init__(self) -> None:
-        _check_event(self)
-
 
 Event = Label | Reasoning | Status
 EventT = TypeVar("EventT", bound=Label | Reasoning | Status)
-_CLASSES: Final[dict[Kind, type[Event]]] = {
+CLASSES: Final[dict[Kind, type[Event]]] = {
     "label": Label,
     "reasoning": Reasoning,
     "status": Status,
 }
 
 
+class Stamp(Struct):
+    """What every payload has, though an event has it only once it is published."""
+
+    version: Any = UNSET
+    topic: Any = UNSET
+    session: Any = UNSET
+    seq: Any = UNSET
+    published_s: Any = UNSET
+
+
 def check_source(source: str) -> str:
     """Return `source` unchanged, or raise `MessageError` when no topic may carry it."""
     if not isinstance(source, str) or not re.fullmatch(SOURCE_PATTERN, source):
-        raise MessageError(f"source name must match {SOURCE_PATTERN}; got {source!r}")
+        raise MessageError(f"source name must match {SOURCE_PATTERN}; got {source!r:.100}")
     return source
 
 
@@ -288,35 +345,26 @@ def parse_topic(topic: str) -> tuple[Kind, str]:
     )
 
 
-def to_dict(event: Event) -> dict[str, Any]:
-    """The wire fields of a stamped event as plain dicts, strings and numbers.
-
-    Raises:
-        MessageError: the event has not been stamped with a session and a time of publication.
-    """
-    if not event.session or not event.published_s:
-        raise MessageError(
-            f"{type(event).__name__}: session and published_s must be stamped before encoding; "
-            "pass the event to Publisher.publish, or dataclasses.replace them"
-        )
-    return dataclasses.asdict(event)
-
-
 def encode(event: Event, encoding: Encoding = "json") -> list[bytes]:
     """Multipart `[topic, payload]` of a stamped event; `decode` is the inverse.
 
     Raises:
-        MessageError: the event is unstamped, `encoding` is unknown, or msgpack lacks msgspec.
+        MessageError: the event is unstamped, `encoding` is unknown, or a text is not valid Unicode.
     """
-    fields = to_dict(event)
-    if encoding == "json":
-        text = json.dumps(fields, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        payload = text.encode()
-    elif encoding == "msgpack":
-        payload = _msgpack().encode(fields)
-    else:
+    if not event.session or not event.published_s:
+        raise MessageError(
+            f"{type(event).__name__}: session and published_s must be stamped before encoding; "
+            "pass the event to Publisher.publish, or msgspec.structs.replace them"
+        )
+    if encoding not in typing.get_args(Encoding):
         raise MessageError(f"encoding must be json or msgpack; got {encoding!r}")
-    return [event.topic.encode(), payload]
+    codec = msgspec.json if encoding == "json" else msgspec.msgpack
+    try:
+        return [event.topic.encode(), codec.encode(event)]
+    except UnicodeEncodeError as error:
+        raise MessageError(
+            f"{type(event).__name__} has a lone surrogate, no valid Unicode: {error}"
+        ) from error
 
 
 def decode(frames: Sequence[bytes]) -> Event:
@@ -336,60 +384,41 @@ def decode(frames: Sequence[bytes]) -> Event:
 
 def decode_payload(payload: bytes) -> Event:
     """Event of a payload alone, as stored in recordings; raises as `decode` does."""
-    raw = _parse(payload)
-    if not isinstance(raw, dict):
-        raise MessageError(f"payload must be an object; got {type(raw).__name__}")
-    if "version" not in raw:
+    stamp = _parse(payload, Stamp)
+    if stamp.version is UNSET:
         raise MessageError("payload has no version: it is not a message of emostream")
-    version = raw["version"]
-    if type(version) is not int or version != VERSION:
+    if type(stamp.version) is not int or stamp.version != VERSION:
         raise VersionError(
-            f"message has wire version {version!r:.40}; this emostream reads version {VERSION}: "
+            f"message has wire version {stamp.version!r:.40}; this emostream reads version {VERSION}: "
             "use the same release at both ends"
         )
-    topic = raw.get("topic")
-    if not isinstance(topic, str):
-        raise MessageError(f"topic must be a string; got {topic!r:.100}")
-    kind, source = parse_topic(topic)
-    event = build(_CLASSES[kind], raw)
+    for name in Stamp.__struct_fields__:
+        if getattr(stamp, name) is UNSET:
+            raise MessageError(f"message lacks required field `{name}`")
+    kind, source = parse_topic(f"{stamp.topic}")
+    event: Event = _parse(payload, CLASSES[kind])
     if event.source != source:
         raise MessageError(f"source must be {source!r}, as in the topic; got {event.source!r}")
-    if not event.session or not event.published_s:
-        raise MessageError("session must not be empty and published_s must be above 0")
     return event
 
 
-def _parse(payload: bytes) -> Any:
+_Parsed = TypeVar("_Parsed")
+
+
+def _parse(payload: bytes, kind: type[_Parsed]) -> _Parsed:
+    codec = msgspec.msgpack if payload[:1] >= b"\x80" else msgspec.json
     try:
-        if payload[:1] >= b"\x80":
-            return _msgpack().decode(payload)
-        return json.loads(payload.decode(), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, MessageError):
-            raise
-        raise MessageError(f"payload is neither JSON nor msgpack: {error}") from error
-
-
-def _refuse_constant(name: str) -> float:
-    raise MessageError(f"payload must be strict JSON; it has {name}")
-
-
-def _msgpack() -> types.ModuleType:
-    try:
-        import msgspec.msgpack
-    except ModuleNotFoundError as error:
+        parsed: _Parsed = codec.decode(payload, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise MessageError(
-            "msgpack payloads need msgspec: pip install msgspec, or publish with --encoding json"
+            f"message departs from the contract (strict JSON or msgpack; finite numbers, no lone surrogates): {error}"
         ) from error
-    return msgspec.msgpack
+    return parsed
 
 
-def _check_event(event: Event) -> None:
-    kind = typing.cast(Kind, type(event).__name__.lower())
-    object.__setattr__(event, "topic", topic_of(kind, event.source))
-    check(event)
-    if event.session and not re.fullmatch(SESSION_PATTERN, event.session):
-        raise MessageError(f"session must match {SESSION_PATTERN}; got {event.session!r:.100}")
+@functools.cache
+def _fields_of(kind: type[Struct]) -> tuple[msgspec.structs.FieldInfo, ...]:
+    return msgspec.structs.fields(kind)
 
 
 def _check_window_end(window: Window, timestamp_s: float) -> None:

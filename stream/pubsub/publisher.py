@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import threading
 import time
@@ -12,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, get_args
 
 import zmq
+from msgspec import structs
 
 from emostream.errors import ConfigError, EmostreamError
 from stream.pubsub.messages import DEFAULT_ENDPOINT, Encoding, EventT, encode
@@ -122,9 +122,7 @@ class Publisher:
         with self._lock:
             self._check_open()
             seq = self._next_seq.get(event.topic, 0)
-            stamped = dataclasses.replace(
-                event, session=self.session, seq=seq, published_s=time.time()
-            )
+            stamped = structs.replace(event, session=self.session, seq=seq, published_s=time.time())
             self._inlet.send_multipart(encode(stamped, self._encoding))
             self._next_seq[event.topic] = seq + 1
         return stamped

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import logging
 import os
 import stat
@@ -16,9 +15,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
+import msgspec
+
 from emostream.errors import ConfigError, EmostreamError
-from stream.pubsub.conform import MessageError
-from stream.pubsub.messages import Event, Label, Status, decode_payload, encode
+from stream.pubsub.messages import Event, Label, MessageError, Status, decode_payload, encode
 from stream.pubsub.publisher import Publisher
 
 _MAX_LINE_BYTES = 4 << 20  # above the largest message that a client receives
@@ -256,7 +256,7 @@ def export_csv(path: str | os.PathLike[str], out: str | os.PathLike[str]) -> int
         with open(partial, "w", newline="", encoding="utf-8") as file:
             # As many as counted: a recording may be growing.
             for number, event in enumerate(islice(labels, rows)):
-                row = _flat(dataclasses.asdict(event))
+                row = _flat(msgspec.to_builtins(event))
                 if number == 0:
                     plain = [key for key in row if key not in columns]
                     writer = csv.DictWriter(file, [*plain, *columns], restval="")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from stream.pubsub import messages
 from stream.pubsub.messages import Label, Latency, Reasoning, Smoothed

@@ -1,9 +1,9 @@
 """Events for tests: builders with plausible values, and hypothesis strategies over the contract."""
 
-import dataclasses
 from typing import Any
 
 from hypothesis import strategies as st
+from msgspec import structs
 
 from stream.pubsub.messages import (
     Dropped,
@@ -43,7 +43,7 @@ def label(source: str = "cam0", window_id: int = 8, top: str = "happy", **change
         latency_ms=LATENCY,
         model="tiny",
     )
-    return dataclasses.replace(event, **changes)
+    return structs.replace(event, **changes)
 
 
 def reasoning(source: str = "cam0", window_id: int = 8, **changes: Any) -> Reasoning:
@@ -60,7 +60,7 @@ def reasoning(source: str = "cam0", window_id: int = 8, **changes: Any) -> Reaso
         tokens=9,
         latency_ms=LATENCY,
     )
-    return dataclasses.replace(event, **changes)
+    return structs.replace(event, **changes)
 
 
 def status(source: str = "cam0", **changes: Any) -> Status:
@@ -76,11 +76,11 @@ def status(source: str = "cam0", **changes: Any) -> Status:
         restarts=0,
         uptime_s=4.5,
     )
-    return dataclasses.replace(event, **changes)
+    return structs.replace(event, **changes)
 
 
 def stamped(event: Event, seq: int = 0, session: str = "s1", published_s: float = 1.7e9) -> Any:
-    return dataclasses.replace(event, seq=seq, session=session, published_s=published_s)
+    return structs.replace(event, seq=seq, session=session, published_s=published_s)
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)

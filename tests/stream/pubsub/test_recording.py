@@ -1,5 +1,4 @@
 import csv
-import dataclasses
 import json
 import math
 import os
@@ -13,11 +12,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from emostream.errors import ConfigError
 from stream.pubsub import recording
 from stream.pubsub.client import EmotionClient
-from stream.pubsub.messages import Event, Label, Status
+from stream.pubsub.messages import Event, Label, Status, encode
 from stream.pubsub.publisher import Publisher
 from stream.pubsub.recording import Recorder, RecordingError
 from tests.stream.events import LABELS, events, label, reasoning, scores, stamped, status
@@ -79,7 +79,7 @@ def test_every_line_is_with_the_system_before_write_returns(tmp_path: Path) -> N
     code = f"""
 import os, signal
 from stream.pubsub.recording import Recorder
-from tests.stream.test_recording import SESSION
+from tests.stream.pubsub.test_recording import SESSION
 recorder = Recorder({str(path)!r})
 for event in SESSION[:3]:
     recorder.write(event)
@@ -109,7 +109,7 @@ except RecordingError as error:
         [sys.executable, "-c", code], cwd=Path(__file__).parents[3], capture_output=True, text=True
     )
     kept = list(recording.read(path))
-    line_bytes = len(json.dumps(dataclasses.asdict(stamped(label())), separators=(",", ":"))) + 1
+    line_bytes = len(encode(stamped(label()))[1]) + 1
     assert [event.seq for event in kept] == list(range(room_bytes // (line_bytes + 2)))
     assert path.read_bytes().endswith(b"\n") == (len(kept) > 0)
     assert run.returncode == 1
@@ -185,7 +185,7 @@ def test_replay_is_a_new_transmission_of_the_same_moments(path: Path) -> None:
         assert event.session == session
         assert event.session.startswith("replay-")
         assert event.published_s > original.published_s
-        assert event == dataclasses.replace(
+        assert event == structs.replace(
             original, session=session, seq=event.seq, published_s=event.published_s
         )
     # The recorder joined late and lost a label: that is not this transmission's loss.
@@ -309,11 +309,11 @@ def test_csv_has_a_row_a_label_and_a_column_a_field(path: Path, tmp_path: Path) 
     out = tmp_path / "a.csv"
     bored = {"bored": 0.75, "sad": 0.25}
     other = label(window_id=12, top="sad", unix_time_s=None, av_skew_ms=None)
-    other = dataclasses.replace(
+    other = structs.replace(
         other,
         label="bored",
         scores=bored,
-        smoothed=dataclasses.replace(other.smoothed, scores=bored),
+        smoothed=structs.replace(other.smoothed, scores=bored),
     )
     recording.record([stamped(other, 0, "s2")], path)
     assert recording.export_csv(path, out) == 3
@@ -330,7 +330,7 @@ def test_csv_has_a_row_a_label_and_a_column_a_field(path: Path, tmp_path: Path) 
     assert [float(first[f"scores_{name}"]) for name in LABELS] == list(scores().values())
     assert (first["scores_bored"], third["scores_bored"], third["scores_fear"]) == ("", "0.75", "")
     assert (third["unix_time_s"], third["av_skew_ms"]) == ("", "")
-    names = {spec.name for spec in dataclasses.fields(Label)}
+    names = {spec.name for spec in structs.fields(Label)}
     assert all(any(column.startswith(name) for column in first) for name in names)
     assert not list(tmp_path.glob("*.partial"))
 

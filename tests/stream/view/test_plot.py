@@ -1,4 +1,3 @@
-import dataclasses
 import itertools
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.text import Text
+from msgspec import structs
 from numpy.typing import NDArray
 
 from emostream.errors import ConfigError
@@ -254,7 +254,7 @@ def test_errors_say_what_to_do(path: Path, tmp_path: Path) -> None:
         plot(path, tmp_path / "a.gif")
     with pytest.raises(RecordingError, match="cannot write"):
         plot(path, tmp_path / "no" / "a.png")
-    recording.record([dataclasses.replace(session()[0])], tmp_path / "b.jsonl")
+    recording.record([structs.replace(session()[0])], tmp_path / "b.jsonl")
     with pytest.raises(RecordingError, match="no label messages"):
         plot(tmp_path / "b.jsonl", tmp_path / "a.png")
 

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 from rich.console import Console
 from rich.text import Text
 
@@ -54,7 +55,7 @@ def hops(source: str, tops: Iterable[str], first: int = 8, step: int = 1) -> lis
             source,
             first + k * step,
             top,
-            latency_ms=dataclasses.replace(LATENCY, total=float(k + 1)),
+            latency_ms=structs.replace(LATENCY, total=float(k + 1)),
         )
         for k, top in enumerate(tops)
     ]
@@ -131,7 +132,7 @@ def test_answers_are_counted_and_kept_once_they_are_done() -> None:
     view = reduced(
         reasoning(window_id=8),
         writing,
-        dataclasses.replace(writing, think="The brows"),
+        structs.replace(writing, think="The brows"),
         reasoning(window_id=9, answer="sad", agrees_with_label=False),
     ).sources["cam0"]
     assert (view.answers, view.agreements) == (2, 1)
