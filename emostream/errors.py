@@ -4,9 +4,14 @@ Every message says who complains, what was wanted, what was found and what to do
 alone and exit with 2; anything that is not an `EmostreamError` is a bug and keeps its traceback.
 """
 
+from emostream.urls import hide_secrets
+
 
 class EmostreamError(Exception):
-    """Base of every error that a user can act on."""
+    """Base of every error that a user can act on; the URLs in its message are shown without their secrets."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(hide_secrets(message))
 
 
 class ConfigError(EmostreamError, ValueError):

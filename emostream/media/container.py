@@ -1,7 +1,6 @@
 """Opening files and URLs with FFmpeg, choosing their streams, and describing them."""
 
 import errno
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import av.stream
 
 from emostream.errors import MediaError
 from emostream.media.info import AudioInfo, MediaInfo, Modality, VideoInfo
+from emostream.urls import is_url
 
 #: Demuxers that take any text for a terminal animation.
 TEXT_FORMATS = frozenset(("tty", "ansi", "bin", "xbin", "idf"))
@@ -20,13 +20,6 @@ TEXT_FORMATS = frozenset(("tty", "ansi", "bin", "xbin", "idf"))
 _TOLERANT: dict[str, Any] = {}
 if int(av.__version__.partition(".")[0]) < 19:
     _TOLERANT["metadata_errors"] = "replace"
-
-_URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
-
-
-def is_url(source: str | Path) -> bool:
-    """Whether `source` is a URL rather than a file name."""
-    return isinstance(source, str) and _URL.match(source) is not None
 
 
 def open_container(

@@ -7,13 +7,13 @@ from typing import Any, Self
 import numpy as np
 
 from emostream.errors import MediaError
-from emostream.media.container import is_url
 from emostream.media.frames import TimedFrame, upright_rgb
 from emostream.media.info import BOTH, MediaInfo, MediaStats, Modality
 from emostream.media.interleave import Interleaver
 from emostream.media.pcm import SAMPLE_RATE_HZ, PcmChunk, PcmTrack, to_mono
 from emostream.media.source import PacketSource
 from emostream.sampling import EDGE_S, grid_index
+from emostream.urls import is_url
 
 #: Decoded frames kept, unconverted, while the audio catches up.
 MAX_HELD = 32

@@ -12,10 +12,11 @@ import av
 import av.error
 
 from emostream.errors import MediaError
-from emostream.media.container import describe, is_url, open_container, pick_stream
+from emostream.media.container import describe, open_container, pick_stream
 from emostream.media.frames import DecodingOrder
 from emostream.media.info import BOTH, MediaStats, Modality
 from emostream.sampling import EDGE_S
+from emostream.urls import is_url
 
 #: Containers whose timestamps are stored rather than estimated, so that what is read after a seek is in its place.
 #: Elsewhere (raw MP3, AAC, H.264 …) a range is reached by reading from the start.

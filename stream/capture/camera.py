@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from emostream.errors import EmostreamError
+from emostream.urls import hide_secrets
 from stream.capture.camera_driver import (
     CameraConfig,
     FrameStamps,
@@ -17,7 +19,7 @@ from stream.capture.camera_driver import (
     to_rgb,
 )
 from stream.capture.device import CaptureDevice, index_or_name, run_device
-from stream.capture.process import capture_parser, run_capture
+from stream.capture.process import EXIT_USER_ERROR, capture_parser, run_capture
 from stream.transport.sender import CaptureLink
 
 QUEUED_FRAMES = 8
@@ -57,7 +59,7 @@ class Camera(CaptureDevice[CameraFrame]):
         self, config: CameraConfig, *, wanted: Callable[[float], bool] | None = None
     ) -> None:
         super().__init__(
-            name=f"camera {config.source}",
+            name=hide_secrets(f"camera {config.source}"),
             noun="picture",
             lost_after_s=config.lost_after_s,
             queued=QUEUED_FRAMES,
@@ -176,7 +178,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--frozen-after-s", type=float, default=default.frozen_after_s)
     args = parser.parse_args(argv)
 
-    def capture(link: CaptureLink) -> None:
+    try:
         config = CameraConfig(
             source=args.video,
             width=args.width,
@@ -185,9 +187,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             lost_after_s=args.lost_after_s,
             frozen_after_s=args.frozen_after_s,
         )
-        capture_camera(link, config)
-
-    return run_capture(args, capture, streams=("video",))
+    except EmostreamError as error:
+        print(error, file=sys.stderr)  # noqa: T201  the parent reads it
+        return EXIT_USER_ERROR
+    return run_capture(args, lambda link: capture_camera(link, config), streams=("video",))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emostream.errors import ConfigError
+from emostream.urls import hide_secrets
 from stream.transport.clocks import MinimumDelayMap
 
 # Read by OpenCV when it is imported or when it opens a stream; what the user has set stands.
@@ -55,9 +56,10 @@ class CameraConfig:
         else:
             usable = self.source.startswith((*NETWORK_SCHEMES, "/dev/"))
         if not usable:
+            shown = hide_secrets(self.source) if isinstance(self.source, str) else self.source
             raise ConfigError(
                 f"camera: wanted an index (0, 1, …) or a URL ({', '.join(NETWORK_SCHEMES)}…), found "
-                f"{self.source!r}; see `emostream devices`, and use --source for files"
+                f"{shown!r}; see `emostream devices`, and use --source for files"
             )
         if self.lost_after_s <= 0 or self.open_timeout_s <= 0 or self.frozen_after_s < 0:
             raise ConfigError(
@@ -124,7 +126,7 @@ def open_capture(config: CameraConfig) -> tuple[Any, str]:
             return capture, ""
         capture.release()
         return None, (
-            f"camera {config.source}: does not answer, or sends nothing that FFmpeg can decode; "
+            f"{hide_secrets(f'camera {config.source}')}: does not answer, or sends nothing that FFmpeg can decode; "
             "check the URL, and that the camera can be reached from this host"
         )
     for backend in _backends():

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from emostream.errors import EmostreamError, MediaError
 from emostream.media import SAMPLE_RATE_HZ, MediaInfo, MediaReader, PcmChunk, TimedFrame, probe
-from emostream.media.container import is_url
+from emostream.urls import is_url
 from stream.capture.network import LATENESS_S, LOST_AFTER_S, capture_network
 from stream.capture.process import EXIT_USER_ERROR, capture_parser, run_capture
 from stream.transport.protocol import Stream

@@ -6,6 +6,7 @@ from collections import deque
 
 from emostream.errors import MediaError
 from emostream.media import MediaReader, PcmChunk, TimedFrame
+from emostream.urls import hide_secrets
 from stream.capture.device import Backoff, DeviceStatus, leave
 from stream.capture.process import EXIT_OK
 from stream.transport.clocks import MinimumDelayMap
@@ -76,6 +77,7 @@ class NetworkStream:
     def __init__(self, link: CaptureLink, url: str, lost_after_s: float) -> None:
         self._link = link
         self._url = url
+        self._name = hide_secrets(url)
         self._lost_after_s = lost_after_s
         self._changed = threading.Lock()
         self._status = {stream: DeviceStatus(state="opening") for stream in STREAMS}
@@ -119,7 +121,7 @@ class NetworkStream:
                 raise self._failure
             status, silent_s = self._status[stream], time.perf_counter() - self._heard_s[stream]
         if status.state == "live" and silent_s > self._lost_after_s:
-            detail = f"{self._url}: no {stream} for {self._lost_after_s:g} s"
+            detail = f"{self._name}: no {stream} for {self._lost_after_s:g} s"
             return DeviceStatus(state="lost", detail=detail, restarts=status.restarts)
         return status
 
@@ -144,7 +146,7 @@ class NetworkStream:
                     if finite and not reader.interrupted:
                         self.finished.set()
                         return
-                problem = f"{self._url}: the stream ended"
+                problem = f"{self._name}: the stream ended"
             except MediaError as error:
                 problem = str(error)
             finally:
@@ -184,7 +186,7 @@ class NetworkStream:
             for stream in STREAMS:
                 info = present[stream]
                 if info is None or not info.decodable:
-                    detail = f"{self._url}: has no {stream} that can be decoded"
+                    detail = f"{self._name}: has no {stream} that can be decoded"
                     self._status[stream] = DeviceStatus(
                         state="lost", detail=detail, restarts=self._opened - 1
                     )

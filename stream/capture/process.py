@@ -13,9 +13,12 @@ A capture module, in full::
 """
 
 import argparse
+import json
+import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from emostream.errors import EmostreamError, LinkError
 from stream.capture import lifeline
@@ -27,11 +30,27 @@ EXIT_OK = 0  # told to stop, or the file is over: not to be restarted
 EXIT_RETRY = 1
 EXIT_USER_ERROR = 2  # a restart would fail the same way; the last line of stderr says why
 READY_WITHIN_S = 60.0  # the inference process may be loading a model
+ARGUMENTS_VARIABLE = "EMOSTREAM_CAPTURE_ARGUMENTS"
+
+
+def private_arguments(arguments: Sequence[str]) -> dict[str, str]:
+    """Arguments, which may hold a password, as an environment: command lines are seen by every user of the host."""
+    return {ARGUMENTS_VARIABLE: json.dumps(list(arguments))}
+
+
+class CaptureParser(argparse.ArgumentParser):
+    """Parses the command line and, once, the `private_arguments` behind it."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As of its base."""
+        private = json.loads(os.environ.pop(ARGUMENTS_VARIABLE, "[]"))
+        public = sys.argv[1:] if args is None else args
+        return super().parse_known_args([*public, *private], namespace)
 
 
 def capture_parser(module: str, description: str) -> argparse.ArgumentParser:
     """Parser with the arguments of every capture process; secrets come through the environment instead."""
-    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
+    parser = CaptureParser(prog=f"python -m {module}", description=description)
     parser.add_argument("--endpoint", required=True, help="ingest endpoint, ipc:// or tcp://")
     parser.add_argument("--source", required=True, help="source name that the data belongs to")
     return parser

@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
 from emostream.errors import ConfigError
-from emostream.media.container import is_url
+from emostream.urls import hide_secrets, is_url
 from stream.pubsub.messages import SOURCE_PATTERN
 
 NO_DEVICE = "none"
@@ -22,7 +23,7 @@ class MediaSource:
     """
 
     name: str
-    location: str
+    location: str = field(repr=False)
 
     @property
     def is_live(self) -> bool:
@@ -41,7 +42,7 @@ class DeviceSource:
     """
 
     name: str
-    video: str | None
+    video: str | None = field(repr=False)
     audio: str | None
 
 
@@ -66,11 +67,13 @@ def parse_sources(
             given, location = "", text
         if not is_url(location) and not Path(location).is_file():
             name, equals, file = text.partition("=")
+            shown = hide_secrets(text)
             if not given and equals and (is_url(file) or Path(file).is_file()):
-                raise ConfigError(f"--source {text}: {_bad_name(name)}")
+                raise ConfigError(f"--source {shown}: {_bad_name(name)}")
             raise ConfigError(
-                f"--source {text}: there is no such file; give a file, a URL, or NAME=FILE."
+                f"--source {shown}: there is no such file; give a file, a URL, or NAME=FILE."
             )
+        location = _without_spaces(location)
         out.append(MediaSource(name=given or _name_of(location, out), location=location))
     if not sources or video is not None or audio is not None:
         camera = _device(video, default="0")
@@ -94,7 +97,12 @@ def _bad_name(name: str) -> str:
 def _device(text: str | None, default: str) -> str | None:
     if text is None:
         return default
-    return None if text == NO_DEVICE else text
+    return None if text == NO_DEVICE else _without_spaces(text)
+
+
+def _without_spaces(location: str) -> str:
+    """A URL's spaces, which it may not have, as FFmpeg takes them; a text that holds the URL ends it at a space."""
+    return re.sub(r"\s", lambda space: quote(space[0]), location) if is_url(location) else location
 
 
 def _name_of(location: str, taken: Sequence[Source]) -> str:

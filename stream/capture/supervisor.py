@@ -10,9 +10,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from emostream.urls import hide_secrets
 from stream.capture.device import Backoff
 from stream.capture.lifeline import LIFELINE_VARIABLE, QUIT
-from stream.capture.process import EXIT_OK, EXIT_RETRY, EXIT_USER_ERROR
+from stream.capture.process import EXIT_OK, EXIT_RETRY, EXIT_USER_ERROR, private_arguments
 from stream.transport.protocol import IngestAddress, Stream
 
 STABLE_S = 10.0  # who lived so long is restarted at once when it dies
@@ -30,7 +31,7 @@ class Capture:
         module: what `python -m` runs; its `main` is made of `capture_parser` and `run_capture`.
         source: source name.
         streams: what it captures.
-        arguments: its own command-line arguments, without secrets.
+        arguments: its own arguments; a list of processes does not show them.
     """
 
     module: str
@@ -137,9 +138,9 @@ class _Child:
             address.endpoint,
             "--source",
             capture.source,
-            *capture.arguments,
         ]
-        self._environment = address.environment() | {LIFELINE_VARIABLE: "1"}
+        self._environment = address.environment() | private_arguments(capture.arguments)
+        self._environment[LIFELINE_VARIABLE] = "1"
         self._backoff = backoff
         self._owner = owner
         self._lock = threading.Lock()
@@ -234,7 +235,7 @@ class _Child:
         assert process.stderr is not None
         with process:
             for line in open(process.stderr.fileno(), errors="replace", closefd=False):  # noqa: SIM115
-                lines.append(line.rstrip())
+                lines.append(hide_secrets(line.rstrip()))  # tracebacks too hold URLs
                 _log.debug("%s: %s", self.capture.source, lines[-1])
             code = process.wait()
             with self._lock:

@@ -8,10 +8,11 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from emostream.errors import EmostreamError
 from emostream.labels import DEFAULT_LABELS
+from emostream.urls import hide_secrets
 from stream.commands.shadowing import refuse_shadowed_packages
 from stream.pubsub.messages import DEFAULT_ENDPOINT
 from stream.serve.model import BACKENDS, DTYPES, TINY, ModelConfig
@@ -43,9 +44,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """Complains without the secrets of URLs."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(hide_secrets(message))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="emostream",
+        # Other users of this host can list command lines, and a camera's URL may hold a password.
+        fromfile_prefix_chars="@",
         description="Live emotion recognition from camera and microphone, with reasons, on a ZeroMQ topic.",
     )
     parser.add_argument("--verbose", action="store_true", help="log what happens to stderr")

@@ -28,8 +28,10 @@ class Live:
         arguments: Sequence[str],
         curve: Path | None = None,
         environment: Mapping[str, str] | None = None,
+        verbose: bool = False,
     ):
-        command = [sys.executable, "-P", "-m", "stream.commands.cli", "run", *arguments]
+        main = ["--verbose"] * verbose + ["run"]
+        command = [sys.executable, "-P", "-m", "stream.commands.cli", *main, *arguments]
         self.process = subprocess.Popen(
             command,
             stderr=subprocess.PIPE,
@@ -123,11 +125,14 @@ class Live:
 
 @contextlib.contextmanager
 def live(
-    *arguments: str, curve: Path | None = None, environment: Mapping[str, str] | None = None
+    *arguments: str,
+    curve: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    verbose: bool = False,
 ) -> Iterator[Live]:
     """Run `emostream run` with a free port and these arguments."""
     bind = [] if "--bind" in arguments else ["--bind", "tcp://127.0.0.1:*"]
-    running = Live([*arguments, *bind], curve, environment)
+    running = Live([*arguments, *bind], curve, environment, verbose)
     try:
         yield running
     finally:

@@ -17,6 +17,7 @@ from stream.capture.supervisor import Capture, Supervisor
 from stream.transport.events import Connected, StateChanged
 from stream.transport.protocol import IngestAddress
 from tests.stream.ingest_rig import WAIT_S, Receiver
+from tests.stream.rigs import until
 
 BEACON = """
 import sys
@@ -51,6 +52,12 @@ code = parser.parse_args().code
 print("first line", "the reason", sep="\\n", file=sys.stderr)
 sys.exit(code)
 """
+LEAKY = """
+from stream.capture.process import capture_parser
+parser = capture_parser("leaky", "")
+parser.add_argument("--video")
+raise RuntimeError(f"cannot read {parser.parse_args().video}")
+"""
 PARENT = """
 import sys, time
 from stream.transport.receiver import IngestServer
@@ -74,7 +81,8 @@ while True:
 @pytest.fixture
 def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder on the children's path with the modules above."""
-    for name, text in {"beacon": BEACON, "stuck": STUCK, "codes": CODES, "parent": PARENT}.items():
+    programs = {"beacon": BEACON, "stuck": STUCK, "codes": CODES, "leaky": LEAKY, "parent": PARENT}
+    for name, text in programs.items():
         (tmp_path / f"{name}.py").write_text(text)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     return tmp_path
@@ -277,3 +285,18 @@ def test_no_orphan_and_no_file_survives_a_killed_parent(modules: Path, module: s
         with Receiver() as receiver:
             receiver.server.bind_local()
             assert not directory.exists()
+
+
+def test_neither_a_command_line_nor_a_traceback_shows_what_is_secret(
+    modules: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = "http://me:secret@127.0.0.1:9/v?token=secret"
+    capture = Capture(module="leaky", source="cam", streams=("video",), arguments=["--video", url])
+    with (
+        caplog.at_level("DEBUG"),
+        Supervisor(IngestAddress("ipc:///nowhere"), [capture], backoff=quick_backoff) as supervisor,
+    ):
+        supervisor.start()
+        until(lambda: supervisor.restarts("cam") > 0)
+    assert "cannot read http://…@127.0.0.1:9/v?token=…" in caplog.text
+    assert "secret" not in caplog.text
