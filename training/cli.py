@@ -85,7 +85,8 @@ def _add_index(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "kind",
         metavar="KIND",
-        help="dfew, mafw, ravdess, crema-d, emer, mer2025, conversations, or folder (with a CSV)",
+        help="dfew, mafw, ravdess, crema-d, emer, mer2025, conversations, or folder (with a CSV, or a folder for "
+        "each label)",
     )
     parser.add_argument("dir", type=Path, metavar="DIR", help="where the corpus is unpacked")
     parser.add_argument("--out", type=Path, required=True, metavar="M.jsonl")
@@ -103,6 +104,12 @@ def _add_index(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--clips", metavar="FOLDER", help="folder of the clips, if there are copies"
     )
+    parser.add_argument(
+        "--by-name",
+        action="store_true",
+        help="find a clip that is not where its list says by its file name, where only one has it",
+    )
+    parser.add_argument("--encoding", metavar="E", help="of lists that are not UTF-8, such as gbk")
     parser.add_argument(
         "--measure-voice", action="store_true", help="add voice cues, measured with Praat"
     )
@@ -204,6 +211,8 @@ def _index(options: argparse.Namespace) -> None:
         labels=options.labels,
         rename=dict(options.rename),
         clips=options.clips,
+        by_name=options.by_name,
+        encoding=options.encoding,
     )
     with bars() as step:
         report = index(

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from emostream.labels import CORPUS_LABELS
-from training.corpora.candidates import Candidate, ClipFinder, Options, Skipped, corpus_label
+from training.corpora.candidates import Candidate, Options, Skipped, corpus_label
+from training.corpora.clips import ClipFinder
 from training.data.manifest import Row
 
 _NAME: Final = re.compile(r"(\d{4})_([A-Z]{3})_([A-Z]{3})_([A-Z]{2})")
@@ -26,7 +27,8 @@ def read(folder: Path, options: Options) -> Iterator[Candidate]:
     Raises:
         ConfigError: A file's emotion code is unknown.
     """
-    for path in ClipFinder(folder, options):
+    clips = ClipFinder(folder, options)
+    for path in clips:
         match = _NAME.fullmatch(path.stem)
         if match is None:
             yield Skipped(path.name, "not named as CREMA-D names its files")
@@ -40,3 +42,4 @@ def read(folder: Path, options: Options) -> Iterator[Candidate]:
             actor=actor,
             meta={"sentence": sentence, "intensity": _INTENSITIES.get(intensity, intensity)},
         )
+    yield from clips.left_out

@@ -19,7 +19,9 @@ from typing import Final
 
 from emostream.errors import ConfigError
 from emostream.labels import MAFW_LABELS, canonical_label
-from training.corpora.candidates import Candidate, ClipFinder, Options, Skipped, read_csv
+from training.corpora.candidates import Candidate, Options, Skipped
+from training.corpora.clips import ClipFinder
+from training.corpora.tables import read_table, tables_in
 from training.data.manifest import Row
 
 # Header of a table -> which column is the answer, which the reason, which is kept beside them.
@@ -43,10 +45,10 @@ def read(folder: Path, options: Options) -> Iterator[Candidate]:
         ConfigError: There is no table of a known form.
     """
     clips = ClipFinder(folder, options)
-    for name, values in _tables(folder).items():
+    for name, values in _tables(folder, options).items():
         path = clips.find(name)
         if path is None:
-            yield Skipped(name, "missing")
+            yield clips.missing(name)
             continue
         words = split_emotions(values.get("answer", ""))
         if not words and not values.get("reason"):
@@ -60,6 +62,7 @@ def read(folder: Path, options: Options) -> Iterator[Candidate]:
             reason=values.get("reason") or None,
             meta={k: values[k] for k in ("subtitle", "chinese") if values.get(k)},
         )
+    yield from clips.left_out
 
 
 def split_emotions(text: str) -> list[str]:
@@ -81,16 +84,17 @@ def single_label(words: Sequence[str], labels: Sequence[str]) -> str | None:
     return named.pop() if len(named) == 1 else None
 
 
-def _tables(folder: Path) -> dict[str, dict[str, str]]:
+def _tables(folder: Path, options: Options) -> dict[str, dict[str, str]]:
     joined: dict[str, dict[str, str]] = defaultdict(dict)
     known = False
-    for path in sorted(folder.rglob("*.csv")):
-        header = _header(path)
-        columns = next((c for needed, c in _TABLES.items() if set(needed) <= header), None)
+    for path in tables_in(folder, below=True):
+        header, rows = read_table(path, options)
+        columns = next((c for needed, c in _TABLES.items() if set(needed) <= set(header)), None)
         if columns is None:
             continue
         known = True
-        for _, row in read_csv(path, ()):
+        for _, cells in rows:
+            row = dict(zip(header, cells, strict=False))
             record = {ours: row[theirs] for theirs, ours in columns.items() if row.get(theirs)}
             if "name" in record:
                 joined[record.pop("name")] |= record
@@ -98,11 +102,3 @@ def _tables(folder: Path) -> dict[str, dict[str, str]]:
         forms = " or ".join(",".join(form) for form in _TABLES)
         raise ConfigError(f"{folder}: no table found; wanted a CSV with the columns {forms}")
     return joined
-
-
-def _header(path: Path) -> set[str]:
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            return {name.strip().strip('"').lower() for name in file.readline().split(",")}
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as CSV in UTF-8: {error}") from error

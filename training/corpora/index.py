@@ -32,6 +32,7 @@ READERS: Final[dict[str, Reader]] = {
 
 _PROBES: Final = 4  # decoding waits on disks more than it computes
 _NAMES_SHOWN: Final = 5
+_ROUNDED_S: Final = 0.1  # times in lists are rounded
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class Report:
         actors: Split -> number of known actors.
         shared_actors: Actors that are in more than one split: a test on them is not of strangers.
         measured: What measuring voices found, where it was asked for.
+        cut: Of rows that ended behind their clip and now end with it, what each said.
     """
 
     manifest: Path
@@ -57,6 +59,7 @@ class Report:
     actors: dict[str, int] = field(default_factory=dict)
     shared_actors: tuple[str, ...] = ()
     measured: MeasuredRows | None = None
+    cut: tuple[str, ...] = ()
 
     def lines(self) -> Iterator[str]:
         """Yield the report as text for a terminal."""
@@ -72,6 +75,8 @@ class Report:
             yield f"  skipped {len(names)}, {reason}: {_some(names)}"
         for modality, kept in self.without.items():
             yield f"  kept {len(kept)} without {modality}: {_some(kept)}"
+        if self.cut:
+            yield f"  cut {len(self.cut)} rows at the end of their clips: {_some(self.cut)}"
         if self.shared_actors:
             yield f"  warning: actors in more than one split: {_some(self.shared_actors)}"
         if self.measured is not None:
@@ -101,7 +106,7 @@ def index(
     """Index a corpus: read its lists, open every clip, write the manifest.
 
     A clip that is listed but missing or unreadable is skipped, named and counted; so is one that
-    the test split lists again.
+    the test split lists again, or a row that starts behind its clip's end. One that ends behind it is cut there.
 
     Args:
         kind: A key of `READERS`.
@@ -130,7 +135,7 @@ def index(
         else:
             listed.append(found)
     listed = list(_once(listed, skipped))
-    rows, without = _opened(listed, skipped, partial(on_progress, "clips opened"))
+    rows, without, cut = _opened(listed, skipped, partial(on_progress, "clips opened"))
     if not rows:
         reasons = Counter(skip.reason.partition(": ")[0] for skip in skipped)
         account = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
@@ -153,6 +158,7 @@ def index(
         actors={split: len(names) for split, names in actors.items()},
         shared_actors=_shared(actors),
         measured=measured,
+        cut=cut,
     )
     _write_skipped(report)
     return report
@@ -187,8 +193,9 @@ def _once(rows: Iterable[Row], skipped: list[Skipped]) -> Iterator[Row]:
 
 def _opened(
     listed: list[Row], skipped: list[Skipped], on_progress: Callable[[int, int], None]
-) -> tuple[list[Row], dict[str, tuple[str, ...]]]:
+) -> tuple[list[Row], dict[str, tuple[str, ...]], tuple[str, ...]]:
     rows: list[Row] = []
+    cut: list[str] = []
     without: dict[str, list[str]] = defaultdict(list)
     paths = list(dict.fromkeys(row.path for row in listed))
     infos: dict[Path, MediaInfo | MediaError] = {}
@@ -205,8 +212,10 @@ def _opened(
         for modality, stream in (("video", info.video), ("audio", info.audio)):
             if stream is None:
                 without[modality].append(row.path.name)
-        rows.append(row if row.end_s is not None else replace(row, end_s=info.duration_s))
-    return rows, {modality: tuple(names) for modality, names in without.items()}
+        if said := row.ends_behind(info.duration_s, _ROUNDED_S):
+            cut.append(said)
+        rows.append(replace(row, end_s=info.duration_s) if said or row.end_s is None else row)
+    return rows, {modality: tuple(names) for modality, names in without.items()}, tuple(cut)
 
 
 def _probe(path: Path) -> MediaInfo | MediaError:
@@ -223,7 +232,8 @@ def _unusable(row: Row, info: MediaInfo) -> str | None:
     if info.video is not None and info.video.rotation_deg is None:
         return "the first frame does not decode"
     if info.duration_s is not None and row.start_s >= info.duration_s:
-        return f"starts at {row.start_s} s, the clip ends at {info.duration_s:.3f} s"
+        place = f" ({row.where})" if row.where else ""
+        return f"starts at {row.start_s} s, the clip ends at {info.duration_s:.3f} s{place}"
     return None
 
 
@@ -249,6 +259,7 @@ def _write_skipped(report: Report) -> None:
 
 
 def _some(names: Iterable[str]) -> str:
-    names = list(names)
+    # What is no text, as file names and JSON may be, cannot be shown on a terminal as it is.
+    names = [name.encode("utf-8", "backslashreplace").decode() for name in names]
     more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
     return ", ".join(names[:_NAMES_SHOWN]) + more

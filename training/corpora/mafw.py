@@ -9,7 +9,9 @@ from pathlib import Path
 
 from emostream.errors import ConfigError
 from emostream.labels import CORPUS_LABELS
-from training.corpora.candidates import Candidate, ClipFinder, Options, Skipped, corpus_label
+from training.corpora.candidates import Candidate, Options, corpus_label
+from training.corpora.clips import ClipFinder
+from training.corpora.tables import read_text
 from training.data.manifest import Row
 
 
@@ -24,13 +26,9 @@ def read(folder: Path, options: Options) -> Iterator[Candidate]:
     for split in ("train", "test"):
         path = lists / f"{split}.txt"
         try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
+            lines = read_text(path, options).splitlines()
         except OSError as error:
             raise ConfigError(f"{path}: cannot read MAFW's list: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise ConfigError(
-                f"{path}: MAFW's lists are UTF-8 text, this is not: {error}"
-            ) from error
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
@@ -43,6 +41,7 @@ def read(folder: Path, options: Options) -> Iterator[Candidate]:
             label = corpus_label(word, CORPUS_LABELS["mafw"], f"{path}:{number}")
             clip = clips.find(name)
             if clip is None:
-                yield Skipped(name, "missing")
+                yield clips.missing(name)
             else:
                 yield Row(path=clip, label=label, split=split)
+    yield from clips.left_out

@@ -31,6 +31,7 @@ class Row:
         answer: The corpus's own words for the emotion, where they are more than the label.
         reason: Reasoning text, where the corpus has it.
         meta: Whatever else a corpus records; kept, never interpreted.
+        where: File and line that the row was read from, for messages; not part of it.
 
     Raises:
         ConfigError: A value is empty or out of range.
@@ -46,6 +47,19 @@ class Row:
     answer: str | None = None
     reason: str | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
+    where: str = field(default="", compare=False)
+
+    def ends_behind(self, duration_s: float | None, by_s: float = 0.0) -> str | None:
+        """Say that the row ends more than `by_s` behind its clip, if it does.
+
+        Args:
+            duration_s: The clip's length; None if it is not known.
+            by_s: What is let pass.
+        """
+        if None in (self.end_s, duration_s) or self.end_s <= duration_s + by_s:  # type: ignore[operator]
+            return None
+        ends = f"the clip {self.path.name} ends at {duration_s:.3f} s"
+        return f"{self.where or self.path}: end_s is {self.end_s:g}; {ends}"
 
     def __post_init__(self) -> None:
         if self.label is None and not self.answer and not self.reason:
@@ -74,7 +88,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "reason": (str, type(None)),
     "meta": (dict,),
 }
-assert set(_KINDS) == {f.name for f in fields(Row)}
+assert set(_KINDS) == {f.name for f in fields(Row) if f.compare}
 
 
 def read_manifest(path: str | Path, labels: Sequence[str] | None = None) -> list[Row]:
@@ -101,7 +115,7 @@ def read_manifest(path: str | Path, labels: Sequence[str] | None = None) -> list
         if not line.strip():
             continue
         try:
-            rows.append(_row(line, _folder(path), labels))
+            rows.append(_row(line, _folder(path), labels, f"{path}:{number}"))
         except ConfigError as error:
             raise ConfigError(f"{path}:{number}: {error}") from error
     if not rows:
@@ -124,7 +138,9 @@ def write_manifest(path: str | Path, rows: Iterable[Row]) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(_record(row, _folder(path)), ensure_ascii=False) for row in rows]
     part = path.with_name(path.name + ".part")
-    part.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    # Half of a surrogate pair, which JSON may hold, is written as JSON writes it.
+    text = "".join(line + "\n" for line in lines)
+    part.write_text(text, encoding="utf-8", errors="backslashreplace")
     part.replace(path)
     return len(lines)
 
@@ -142,7 +158,7 @@ def _folder(manifest: Path) -> Path:
     return Path(os.path.abspath(manifest.parent))
 
 
-def _row(line: str, folder: Path, labels: Sequence[str] | None) -> Row:
+def _row(line: str, folder: Path, labels: Sequence[str] | None, where: str) -> Row:
     try:
         value = json.loads(line)
     except json.JSONDecodeError as error:
@@ -172,6 +188,7 @@ def _row(line: str, folder: Path, labels: Sequence[str] | None) -> Row:
             "path": Path(os.path.normpath(folder / value["path"])),
             "label": label,
             "cues": None if cues is None else Cues.from_json(cues),
+            "where": where,
         }
     )
 

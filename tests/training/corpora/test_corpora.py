@@ -11,7 +11,8 @@ import pytest
 from emostream.errors import ConfigError
 from tests.training.claims.test_measure import voice
 from tests.training.clips import write_clip
-from training.corpora.candidates import ClipFinder, Options, Skipped
+from training.corpora.candidates import Options, Skipped
+from training.corpora.clips import ClipFinder
 from training.corpora.emer import single_label, split_emotions
 from training.corpora.index import READERS, index
 from training.corpora.ravdess import FOLDS
@@ -193,8 +194,8 @@ def test_ravdess(put):
     ]
     assert rows["01-01-05-02-02-01-02.mp4"] == ("angry", "test")  # actor 2 is of the first fold
     assert {(s.name, s.reason) for s in report.skipped} == {
-        ("02-01-05-02-02-01-02.mp4", "video only"),
-        ("03-01-05-02-02-01-02.wav", "audio only"),
+        ("02-01-05-02-02-01-02.mp4", "video only of a clip that is here with both"),
+        ("03-01-05-02-02-01-02.wav", "audio only of a clip that is here with both"),
         ("01-02-05-02-02-01-02.mp4", "song"),
         ("cover.mp4", "not named as RAVDESS names its files"),
     }
@@ -484,7 +485,8 @@ def test_unknown_kinds_and_folders(tmp_path):
 
 
 def test_two_copies_of_a_clip_must_be_told_apart(put):
-    folder = put("Clip/original/part_1/1.mp4", "Clip/small/part_1/1.mp4")
+    folder = put("Clip/original/part_1/1.mp4")
+    write_clip(folder / "Clip/small/part_1/1.mp4", brightness=30)
     dfew(folder, 1, "1,1", "1,1")
     with pytest.raises(ConfigError, match=r"several clips are named 1.*name the folder .* --clips"):
         run("dfew", folder)
