@@ -77,6 +77,8 @@ class EmostreamConfig(Qwen2Config):
         num_frames: Frames of a clip or window, T.
         answer_style: `reasoned` for checkpoints that answer `<think>…</think>\n<answer>…</answer>`, `bare` for those
             that answer with the label alone.
+        frame_crop: What of a frame the model is shown (not a published key): `whole`, or the `face` of one person.
+        crop_margin: Side of that face's square, in sides of its box (not a published key).
         vision_config, audio_config, gate_config: Configurations of SigLIP, Whisper and BERT. Where SigLIP's has
             `stem_widths` (not a published key), its patch embedding is a `towers.ConvStem` of these widths.
         published: The config.json as it was read, so that saving writes back keys that this class does not know.
@@ -97,6 +99,8 @@ class EmostreamConfig(Qwen2Config):
     num_frames: int = 8
     image_aspect_ratio: str = "pad"
     answer_style: str = "reasoned"
+    frame_crop: str = "whole"
+    crop_margin: float = 1.1
     vision_config: Any = None
     audio_config: Any = None
     gate_config: Any = None
@@ -117,12 +121,18 @@ class EmostreamConfig(Qwen2Config):
             ("mm_audio_projector_type", ("mlp2x_gelu",)),
             ("mm_vision_select_feature", ("patch",)),
             ("answer_style", ("reasoned", "bare")),
+            ("frame_crop", ("whole", "face")),
         ):
             if getattr(self, key) not in known:
                 self._refuse(
                     f"{key} is {getattr(self, key)!r}, wanted {' or '.join(known)}",
                     "The checkpoint is of another family.",
                 )
+        if not 0.5 <= self.crop_margin <= 4:
+            self._refuse(
+                f"crop_margin is {self.crop_margin}, wanted 0.5 to 4 sides of a face's box",
+                "Correct the value.",
+            )
         for key, width, owner in (
             ("mm_hidden_size", self.vision_config.hidden_size, self.mm_vision_tower),
             ("audio_hidden_size", self.audio_config.d_model, self.mm_audio_tower),
@@ -266,11 +276,8 @@ class EmostreamConfig(Qwen2Config):
             out["rope_scaling"] = dict(self.rope_parameters)
         if self.dtype is not None:
             out["torch_dtype"] = str(self.dtype).removeprefix("torch.")
-        for key, default in (
-            ("answer_style", "reasoned"),
-            ("gate_tower", type(self).gate_tower),
-        ):
-            if key in out or getattr(self, key) != default:
+        for key in ("answer_style", "frame_crop", "crop_margin", "gate_tower"):
+            if key in out or getattr(self, key) != getattr(type(self), key):
                 out[key] = getattr(self, key)
         return out
 

@@ -165,9 +165,19 @@ class TestRoundTrip:
         model, processor = load_model(folder)
         model.config.num_frames = 12
         model.config.answer_style = "bare"
+        model.config.frame_crop, model.config.crop_margin = "face", 1.25
         saved = save_model(model, processor, tmp_path / "saved")
         config = load_model(saved)[0].config
         assert (config.num_frames, config.answer_style) == (12, "bare")
+        assert (config.frame_crop, config.crop_margin) == ("face", 1.25)
+
+    def test_what_of_a_frame_is_shown_is_written_only_where_it_was_said(self, folder, tmp_path):
+        model, processor = load_model(folder)
+        assert (model.config.frame_crop, model.config.crop_margin) == ("whole", 1.1)
+        saved = json.loads(
+            (save_model(model, processor, tmp_path / "saved") / "config.json").read_text()
+        )
+        assert {"frame_crop", "crop_margin"}.isdisjoint(saved)
 
     def test_rope_scaling_survives(self, tmp_path):
         scaling = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 1024}
@@ -641,6 +651,16 @@ BROKEN = {
         change(answer_style="terse"),
         ConfigError,
         ["copy/config.json", "'terse'", "wanted reasoned or bare"],
+    ),
+    "unknown crop": (
+        change(frame_crop="head"),
+        ConfigError,
+        ["copy/config.json", "'head'", "wanted whole or face"],
+    ),
+    "crop of nothing": (
+        change(crop_margin=0.0),
+        ConfigError,
+        ["copy/config.json", "crop_margin is 0.0", "0.5 to 4"],
     ),
     "connector that does not fit the patches": (
         change(mm_projector_type="all_in_one"),
