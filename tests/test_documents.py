@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib.resources import files
@@ -13,7 +14,7 @@ import jsonschema
 import pytest
 
 from stream.pubsub.messages import decode_payload, encode
-from tests.documents import ROOT
+from tests.documents import ROOT, documents
 
 
 def _module(path: str) -> ModuleType:
@@ -68,3 +69,17 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     text = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
     assert "fonts.googleapis" not in text
     assert "cdn" not in text
+
+
+def test_modules_that_documents_name_are_there() -> None:
+    texts = [ROOT / "ARCHITECTURE.md", *documents()]
+    named = {
+        (text.name, path)
+        for text in texts
+        if text.name != "LOG.md"  # what it names was there then
+        for path in re.findall(
+            r"`((?:emostream|stream|training|export)/[\w/.]+)`", text.read_text(encoding="utf-8")
+        )
+    }
+    assert len(named) > 30
+    assert not {(text, path) for text, path in named if not (ROOT / path).exists()}
