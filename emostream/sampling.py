@@ -68,6 +68,16 @@ def grid_index(time_s: float, step_s: float) -> int:
     return index
 
 
+def nearest_index(time_s: float, step_s: float) -> int:
+    """The grid point nearest to `time_s`, the later one of two that are.
+
+    Args:
+        time_s: Time in seconds, any sign, finite.
+        step_s: Distance of grid points in seconds, > 0.
+    """
+    return math.floor(time_s / step_s + 0.5)
+
+
 @dataclass(frozen=True, slots=True)
 class GridFrames:
     """A choice of frames for consecutive grid points, oldest first.

@@ -124,4 +124,6 @@ class MediaStats:
         short_s = 0.0 if info.duration_s is None else info.duration_s - reached_s
         if short_s > SHORT_S:
             self.short_by_s = short_s
-            self.note(f"ends {short_s:.1f} s before its header says")
+            self.note(
+                f"ends {short_s:.1f} s before its header says: {reached_s:.1f} of {info.duration_s:.1f} s could be read"
+            )

@@ -80,11 +80,10 @@ class EmostreamProcessor(ProcessorMixin):
         )
         return out["pixel_values"]
 
-    def mel(self, audio: Audio, context_s: float | None = None) -> Tensor:
-        """(S,) float32 PCM at 16 kHz -> (F, M) log-mel, zero-padded to the context; M is even.
+    def context_samples(self, context_s: float | None = None) -> int:
+        """Samples to which `mel` pads or cuts its audio.
 
         Args:
-            audio: Mono samples in [-1, 1].
             context_s: Overrides `audio_context_s`.
 
         Raises:
@@ -98,19 +97,33 @@ class EmostreamProcessor(ProcessorMixin):
                 f"{self.max_context_s:g} s."
             )
         # Two mel frames make one encoder step.
-        samples = round(context_s / (2 * MEL_FRAME_S)) * int(2 * MEL_FRAME_S * SAMPLE_RATE_HZ)
+        return round(context_s / (2 * MEL_FRAME_S)) * int(2 * MEL_FRAME_S * SAMPLE_RATE_HZ)
+
+    def mel(self, audio: Audio, context_s: float | None = None) -> Tensor:
+        """(S,) float32 PCM at 16 kHz -> (F, M) log-mel, zero-padded to the context; M is even.
+
+        Of audio that is longer than the context, the newest is kept: what was said last is what is asked about.
+
+        Args:
+            audio: Mono samples in [-1, 1].
+            context_s: Overrides `audio_context_s`.
+
+        Raises:
+            InputError: The context is longer than the tower's.
+        """
+        samples = self.context_samples(context_s)
         if len(audio) > samples:
             logger.warning(
-                "audio of %.2f s is cut to its first %.2f s, the audio context",
+                "audio of %.2f s is cut to its last %.2f s, the audio context",
                 len(audio) / SAMPLE_RATE_HZ,
                 samples / SAMPLE_RATE_HZ,
             )
+            audio = audio[-samples:]
         out = self.feature_extractor(
             audio,
             sampling_rate=SAMPLE_RATE_HZ,
             padding="max_length",
             max_length=samples,
-            truncation=True,
             return_tensors="pt",
         )
         return out["input_features"][0]

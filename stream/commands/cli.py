@@ -223,6 +223,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _infer(options: argparse.Namespace) -> None:
+    from emostream.media import MediaStats
     from stream.capture.sources import parse_sources
     from stream.commands.offline import infer, write_labels
     from stream.serve.model import load
@@ -230,6 +231,7 @@ def _infer(options: argparse.Namespace) -> None:
     config = _model_config(options)
     [source] = parse_sources([options.file], None, None, "")
     model, processor = load(config)
+    stats = MediaStats()
     labels = infer(
         options.file,
         model,
@@ -237,9 +239,12 @@ def _infer(options: argparse.Namespace) -> None:
         _inference_config(options, config.name),
         config.labels,
         source=options.name or source.name,
+        stats=stats,
     )
     count = write_labels(labels, options.out)
-    print(f"{count} labels written to {options.out}", file=sys.stderr)
+    for problem in stats.problems:
+        print(f"{options.file}: {problem}", file=sys.stderr)
+    print(f"{count} label{'s' * (count != 1)} written to {options.out}", file=sys.stderr)
 
 
 def _model_config(options: argparse.Namespace) -> ModelConfig:

@@ -1,14 +1,12 @@
 """`emostream infer`: what the live pipeline should say of a file, worked out in the simplest way.
 
-Each window is decoded and encoded whole, with no windower, streaming encoder or shared token tree: every candidate
-answer is scored behind the prompt by itself. Slow on purpose; the live pipeline is tested against it.
+Each window is encoded whole, with no windower, streaming encoder or shared token tree: every candidate answer is scored
+behind the prompt by itself. Slow on purpose, though it reads the file once and holds one window at a time; the live
+pipeline is tested against it.
 """
 
-import math
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,17 +17,17 @@ from transformers import DynamicCache
 
 from emostream.answers import compose_answer
 from emostream.inference.kv_cache import CACHE_ARGUMENT
-from emostream.media import TimedFrame, iter_frames, iter_pcm, probe, read_audio
+from emostream.media import MediaStats
 from emostream.model.modeling import EmostreamForCausalLM
-from emostream.model.processor import SAMPLE_RATE_HZ, EmostreamProcessor
-from emostream.sampling import grid_frames, grid_index, grid_time
-from stream.pubsub.messages import Dropped, Label, Latency, Modalities, Presence, Window, encode
+from emostream.model.processor import EmostreamProcessor
+from stream.commands.file_windows import file_windows
+from stream.pubsub.messages import Label, Latency, encode
+from stream.pubsub.messages import Window as Stretch
 from stream.pubsub.recording import RecordingError
 from stream.windows.config import InferenceConfig
 from stream.windows.smoothing import Rolling
 
 SESSION = "infer"
-TOLERATED_S = 0.001  # of silence: joints between audio packets are rounded to samples
 
 
 def infer(
@@ -40,6 +38,7 @@ def infer(
     labels: tuple[str, ...],
     *,
     source: str,
+    stats: MediaStats | None = None,
 ) -> Iterator[Label]:
     """Label messages of a file, with the window ids that the live pipeline gives them.
 
@@ -50,74 +49,48 @@ def infer(
         config: Windows and smoothing, as the live pipeline's.
         labels: Label list.
         source: Name in the messages.
+        stats: Where to count, and to note for people, what reading meets.
 
     Raises:
         MediaError: The file cannot be read.
     """
-    info = probe(path)
     rolling = Rolling(config.smoothing_s, config.hysteresis)
-    audio_end_s = -math.inf
-    if info.audio is not None:
-        audio_end_s = max((chunk.end_s for chunk in iter_pcm(path)), default=-math.inf)
-    pictures = _windows_of_frames(path, config) if info.video is not None else iter(())
-    frames_end_s, index, seq = -math.inf, config.num_frames, 0
-    while True:
-        chosen = next(pictures, None)
-        if chosen is not None:
-            frames_end_s = chosen.newest_s
-        over = chosen is None or chosen.last
-        if over and index > _last_window(max(frames_end_s, audio_end_s), config):
-            return
+    stats = MediaStats() if stats is None else stats
+    windows = file_windows(
+        path, config, source=source, most_samples=processor.context_samples(), stats=stats
+    )
+    seq = 0
+    for window in windows:
+        if window.lost:
+            continue
         begun_s = time.perf_counter()
-        end_s = grid_time(index, config.step_s)
-        start_s = end_s - config.window_s
-        shown = None if chosen is None else chosen.at(index)
-        audio, gap_s = None, config.window_s
-        if info.audio is not None:
-            heard = read_audio(path, start_s, end_s)
-            audio, gap_s = heard.pcm, heard.missing_samples / SAMPLE_RATE_HZ
-        modalities = Modalities(
-            video=_presence(
-                config.num_frames if shown is None else shown.repeated, config.num_frames
+        frames = [frame.rgb for frame in window.frames]
+        scores = _scores(model, processor, labels, frames, window.pcm)
+        spent_ms = 1e3 * (time.perf_counter() - begun_s)
+        yield Label(
+            session=SESSION,
+            seq=seq,
+            source=source,
+            timestamp_s=window.end_s,
+            unix_time_s=None,
+            published_s=time.time(),
+            window=Stretch(id=window.id, start_s=window.start_s, end_s=window.end_s),
+            label=max(scores, key=scores.__getitem__),
+            scores=scores,
+            smoothed=rolling.update(window.end_s, scores),
+            modalities=window.modalities,
+            frames_used=window.frames_used,
+            audio_gap_ms=window.audio_gap_ms,
+            av_skew_ms=window.av_skew_ms,
+            dropped=window.dropped,
+            latency_ms=Latency(
+                capture=0.0, queue=0.0, encode=0.0, prefill=spent_ms, decode=0.0, total=spent_ms
             ),
-            audio=_presence(0.0 if gap_s <= TOLERATED_S else gap_s, config.window_s),
+            model=config.model_name,
         )
-        if modalities.video == "missing":
-            shown = None
-        if modalities.audio == "missing":
-            audio = None
-        if shown is not None or audio is not None:
-            frames = None if shown is None else shown.frames
-            scores = _scores(model, processor, labels, frames, audio)
-            spent_ms = 1e3 * (time.perf_counter() - begun_s)
-            yield Label(
-                session=SESSION,
-                seq=seq,
-                source=source,
-                timestamp_s=end_s,
-                unix_time_s=None,
-                published_s=time.time(),
-                window=Window(id=index, start_s=start_s, end_s=end_s),
-                label=max(scores, key=scores.__getitem__),
-                scores=scores,
-                smoothed=rolling.update(end_s, scores),
-                modalities=modalities,
-                frames_used=0 if shown is None else shown.distinct,
-                audio_gap_ms=1e3 * gap_s,
-                av_skew_ms=None,
-                dropped=Dropped(frames=0, audio_ms=0.0, windows=0),
-                latency_ms=Latency(
-                    capture=0.0,
-                    queue=0.0,
-                    encode=0.0,
-                    prefill=spent_ms,
-                    decode=0.0,
-                    total=spent_ms,
-                ),
-                model=config.model_name,
-            )
-            seq += 1
-        index += config.hop_steps
+        seq += 1
+    if seq == 0:
+        stats.note("of every window, more than half of the picture and of the sound is missing")
 
 
 def write_labels(labels: Iterable[Label], out: Path) -> int:
@@ -141,88 +114,22 @@ def write_labels(labels: Iterable[Label], out: Path) -> int:
     return count
 
 
-@dataclass(frozen=True, slots=True)
-class _Shown:
-    """The frames of one window.
-
-    Attributes:
-        frames: (T, H, W, 3) uint8 RGB, oldest first.
-        repeated: Grid points among them that have no frame of their own.
-        distinct: How many different frames they are.
-    """
-
-    frames: NDArray[np.uint8]
-    repeated: int
-    distinct: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Pictures:
-    """Frames at hand when a window is due."""
-
-    frames: tuple[TimedFrame, ...]
-    newest_s: float
-    last: bool
-    config: InferenceConfig
-
-    def at(self, index: int) -> _Shown | None:
-        """What the window that ends at a grid point shows; None if nothing is as early as that."""
-        count = self.config.num_frames
-        choice = grid_frames(
-            [frame.time_s for frame in self.frames], index - count + 1, count, self.config.step_s
-        )
-        if choice.indices[-1] < 0:
-            return None
-        return _Shown(
-            np.stack([self.frames[i].rgb for i in choice.indices]),
-            repeated=int(choice.repeated.sum()),
-            distinct=len(set(choice.indices.tolist())),
-        )
-
-
-def _windows_of_frames(path: str | Path, config: InferenceConfig) -> Iterator[_Pictures]:
-    """One entry a window; the last is given again and again, for windows of sound alone."""
-    held: deque[TimedFrame] = deque()
-    index = config.num_frames
-    for frame in iter_frames(path):
-        cell = grid_index(frame.time_s, config.step_s)
-        while cell > index:
-            yield _Pictures(tuple(held), frame.time_s, False, config)
-            index += config.hop_steps
-        held.append(frame)
-        # One frame from before the window may have to stand in.
-        oldest = index - config.num_frames
-        while len(held) > 1 and grid_index(held[1].time_s, config.step_s) <= oldest:
-            held.popleft()
-    while held:
-        yield _Pictures(tuple(held), held[-1].time_s, True, config)
-
-
-def _last_window(newest_s: float, config: InferenceConfig) -> int:
-    """The window whose end is nearest to the end of the data; the first one at least, unless there is no data."""
-    if newest_s == -math.inf:
-        return config.num_frames - 1
-    nearest = math.floor(newest_s / config.step_s + 0.5)
-    hops = max(0, (nearest - config.num_frames) // config.hop_steps)
-    return config.num_frames + hops * config.hop_steps
-
-
-def _presence(missing: float, of: float) -> Presence:
-    if 2 * missing > of:
-        return "missing"
-    return "degraded" if missing > 0 else "ok"
-
-
 @torch.inference_mode()
 def _scores(
     model: EmostreamForCausalLM,
     processor: EmostreamProcessor,
     labels: tuple[str, ...],
-    frames: NDArray[np.uint8] | None,
+    frames: Sequence[NDArray[np.uint8]],
     audio: NDArray[np.float32] | None,
 ) -> dict[str, float]:
     """Each candidate behind the prompt in a pass of its own; summed log-probability behind what all share."""
-    inputs = processor(frames=frames, audio=audio).to(model.device)
+    # A stream may change its size within a window: each frame is squared by itself, as live.
+    squared = [processor.pixels(frame[None]) for frame in frames]
+    stand_in = np.zeros((len(frames), 1, 1, 3), np.uint8) if frames else None
+    inputs = processor(frames=stand_in, audio=audio)
+    if squared:
+        inputs["pixel_values_videos"] = torch.cat(squared)[None]
+    inputs = inputs.to(model.device)
     cache = DynamicCache(config=model.config)
     first = model(**inputs, use_cache=True, logits_to_keep=1, **{CACHE_ARGUMENT: cache}).logits
     candidates = [_candidate(processor, label, model.config.answer_style) for label in labels]

@@ -9,6 +9,15 @@ _BLOCK = 1600  # samples; 100 ms
 NO_GAP = slice(0, 0)
 
 
+def gap_of(pcm: NDArray[np.float32], gap: int) -> slice:
+    """Where in a chunk, float32 (S,), its `gap` lacking samples are: at its quieter end."""
+    if gap == 0:
+        return NO_GAP
+    size = pcm.size
+    head, tail = np.abs(pcm[:gap]).sum(), np.abs(pcm[size - gap :]).sum()
+    return slice(size - gap, size) if tail <= head else slice(0, gap)
+
+
 @dataclass(frozen=True, slots=True)
 class Stretch:
     """What is known of a stretch of sound.

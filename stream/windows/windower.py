@@ -4,6 +4,8 @@ Pure: it is given data and the time, and never reads a clock or a socket. All ti
 
 Window k covers (t_k - window_s, t_k] with t_k = k * step_s and step_s = window_s / num_frames. It is *ready* when each
 stream that is delivering has been received up to t_k, or `lateness_s` after t_k at the latest.
+
+A source that ends before the first window is over is *short*: it has one window, of all that there is.
 """
 
 import math
@@ -13,13 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emostream.errors import ConfigError
-from emostream.sampling import grid_frames, grid_index, grid_time
-from stream.pubsub.messages import Dropped, Modalities, Presence
+from emostream.sampling import (
+    grid_frames,
+    grid_index,
+    grid_time,
+    nearest_index,
+    segment_midpoint_indices,
+)
+from stream.pubsub.messages import Dropped
 from stream.transport.protocol import LATENESS_S, PCM_RATE_HZ, Stream
-from stream.windows.audio_timeline import NO_GAP, AudioTimeline, Stretch
-from stream.windows.window import GridFrame, Window
-
-GAP_TOLERATED = 16  # samples, 1 ms: the rounding of joints between chunks, inaudible
+from stream.windows.audio_timeline import AudioTimeline, gap_of
+from stream.windows.window import GridFrame, Window, make_window, presence, short_video
 
 
 class _Progress:
@@ -98,6 +104,8 @@ class Windower:
         self._first = grid_index(origin_s, self.step_s) + num_frames
         self._next = self._first  # the window that is cut next
         self._cells: dict[int, tuple[float, NDArray[np.uint8]]] = {}
+        self._opening: dict[float, NDArray[np.uint8]] = {}  # until the first window is cut, by time
+        self._most_samples = self._samples
         self._audio = AudioTimeline()
         self._used = -math.inf  # grid points up to it have been part of a window
         self._data_end_s = -math.inf
@@ -114,6 +122,8 @@ class Windower:
 
         By itself a frame also says that no earlier one will follow.
         """
+        if self._next == self._first:
+            self._opening[time_s] = rgb
         cell = grid_index(time_s, self.step_s)
         held = self._cells.get(cell)
         if held is not None and (cell <= self._used or time_s <= held[0]):
@@ -138,7 +148,7 @@ class Windower:
         start = round(start_s * PCM_RATE_HZ)
         if self._next > self._first:
             self._late_samples += min(max(0, self._audio_from() - start), pcm.size)
-        self._audio.write(start, pcm, _gap_of(pcm, gap_samples))
+        self._audio.write(start, pcm, gap_of(pcm, gap_samples))
         end_s = (start + pcm.size) / PCM_RATE_HZ
         self._data_end_s = max(self._data_end_s, end_s)
         self._reach("audio", end_s)
@@ -163,6 +173,10 @@ class Windower:
         """Wait so long after a window's end for what `stream` has captured until then."""
         if stream in self._streams:
             self._streams[stream].lateness_s = lateness_s
+
+    def limit_sound(self, samples: int) -> None:
+        """Of each window give the newest `samples` of sound only, as more is not for this model; the rest counts."""
+        self._most_samples = min(samples, self._samples)
 
     def note_dropped(self, *, frames: int | None = None, audio_ms: float | None = None) -> None:
         """What capture has dropped so far, cumulative; None leaves a count as it was."""
@@ -203,8 +217,7 @@ class Windower:
     @property
     def finished(self) -> bool:
         """Whether every stream has ended and no window is left."""
-        ended = all(stream.ended for stream in self._streams.values())
-        return ended and self._next > self._last()
+        return self._all_ended and self._next > self._last()
 
     @property
     def skipped(self) -> int:
@@ -215,15 +228,21 @@ class Windower:
         if self._lossless:
             now_s = None
         streams = self._streams.values()
-        if all(stream.ended for stream in streams):
+        if self._all_ended:
             return k <= self._last()
         end_s = grid_time(k, self.step_s)
+        if self._lossless and not self._reached(k):
+            return False  # should nothing more come, this window is not one of the file's
         if not all(stream.satisfied(end_s, now_s) for stream in streams):
             return False
         if any(stream.awaited or stream.watermark_s >= end_s for stream in streams):
             return True
         # Nothing to wait for: the clock alone moves on, or, lossless, nothing does.
         return now_s is not None and now_s >= self._deadline_s(end_s)
+
+    @property
+    def _all_ended(self) -> bool:
+        return all(stream.ended for stream in self._streams.values())
 
     def _deadline_s(self, end_s: float) -> float:
         return end_s + max((stream.lateness_s for stream in self._streams.values()), default=0.0)
@@ -232,41 +251,64 @@ class Windower:
         """Last window of a file: the one whose end is nearest to the end of its data, and at least the first."""
         if self._data_end_s == -math.inf:
             return self._first - 1
-        nearest = math.floor(self._data_end_s / self.step_s + 0.5)
+        nearest = nearest_index(self._data_end_s, self.step_s)
         hops = max(0, (nearest - self._first) // self._hop)
         return self._first + hops * self._hop
 
+    def _reached(self, k: int) -> bool:
+        """Whether window k would be cut if the file were over now."""
+        return self._data_end_s > -math.inf and nearest_index(self._data_end_s, self.step_s) >= k
+
     def _cut(self, k: int) -> Window:
+        if k == self._first and self._all_ended and not self._reached(k):
+            return self._cut_short()
         end_s = grid_time(k, self.step_s)
         frames, repeated = self._grid(k)
-        sound = self._sound(k)
-        video = _presence(repeated, self._num_frames)
-        audio = _presence(sound.gap, self._samples, tolerated=GAP_TOLERATED)
-        newest_frame_s = max(frame.time_s for frame in frames) if video != "missing" else None
-        newest_sample_s = None
-        if audio != "missing" and sound.end is not None:
-            newest_sample_s = sound.end / PCM_RATE_HZ
-        skew_ms = None
-        if newest_frame_s is not None and newest_sample_s is not None:
-            skew_ms = 1000 * (newest_sample_s - newest_frame_s)
-        newest_s = [time_s for time_s in (newest_frame_s, newest_sample_s) if time_s is not None]
-        return Window(
+        return make_window(
             source=self.source,
             id=k,
             start_s=end_s - self._window_s,
             end_s=end_s,
-            frames=frames if video != "missing" else (),
-            pcm=sound.pcm if audio != "missing" else None,
-            modalities=Modalities(video=video, audio=audio),
-            frames_used=len({frame.key for frame in frames}) if video != "missing" else 0,
-            audio_gap_ms=1000 * sound.gap / PCM_RATE_HZ,
-            av_skew_ms=skew_ms,
-            newest_capture_s=max(newest_s, default=None),
-            dropped=Dropped(
-                frames=self._capture_frames + self._late_frames,
-                audio_ms=self._capture_audio_ms + 1000 * self._late_samples / PCM_RATE_HZ,
-                windows=self._skipped,
-            ),
+            frames=frames,
+            video=presence(repeated, self._num_frames),
+            timeline=self._audio,
+            most_samples=self._most_samples,
+            dropped=self._dropped,
+        )
+
+    def _cut_short(self) -> Window:
+        """All of a source that ended before its first window was over, with the frames that training takes of it."""
+        start_s = grid_time(self._first - self._num_frames, self.step_s)
+        end_s = self._data_end_s if self._data_end_s > start_s else start_s + self.step_s
+        times_s = sorted(self._opening)
+        chosen: list[int] = []
+        if times_s:
+            chosen = segment_midpoint_indices(len(times_s), self._num_frames).tolist()
+        frames = tuple(
+            GridFrame(
+                key=i, time_s=times_s[i], rgb=self._opening[times_s[i]], repeated=i in chosen[:n]
+            )
+            for n, i in enumerate(chosen)
+        )
+        return make_window(
+            source=self.source,
+            id=grid_index(end_s, self.step_s),
+            start_s=start_s,
+            end_s=end_s,
+            frames=frames,
+            video=short_video([times_s[i] for i in chosen], start_s, end_s, self.step_s),
+            timeline=self._audio,
+            most_samples=self._most_samples,
+            dropped=self._dropped,
+            whole=True,
+        )
+
+    @property
+    def _dropped(self) -> Dropped:
+        return Dropped(
+            frames=self._capture_frames + self._late_frames,
+            audio_ms=self._capture_audio_ms + 1000 * self._late_samples / PCM_RATE_HZ,
+            windows=self._skipped,
         )
 
     def _grid(self, k: int) -> tuple[tuple[GridFrame, ...], int]:
@@ -286,10 +328,6 @@ class Windower:
             for i, stand_in in zip(choice.indices, choice.repeated, strict=True)
         )
         return frames, int(choice.repeated.sum())
-
-    def _sound(self, k: int) -> Stretch:
-        stop = round(grid_time(k, self.step_s) * PCM_RATE_HZ)
-        return self._audio.read(stop - self._samples, stop)
 
     # Memory
 
@@ -315,22 +353,9 @@ class Windower:
         for cell in before[:-1]:
             del self._cells[cell]
         self._audio.forget(self._audio_from())
+        if self._next > self._first:
+            self._opening.clear()
 
     def _audio_from(self) -> int:
         """Index of the first sample of the next window."""
         return round(grid_time(self._next, self.step_s) * PCM_RATE_HZ) - self._samples
-
-
-def _presence(missing: int, of: int, tolerated: int = 0) -> Presence:
-    if 2 * missing > of:
-        return "missing"
-    return "degraded" if missing > tolerated else "ok"
-
-
-def _gap_of(pcm: NDArray[np.float32], gap: int) -> slice:
-    """Where in a chunk its `gap` lacking samples are: at its quieter end."""
-    if gap == 0:
-        return NO_GAP
-    size = pcm.size
-    head, tail = np.abs(pcm[:gap]).sum(), np.abs(pcm[size - gap :]).sum()
-    return slice(size - gap, size) if tail <= head else slice(0, gap)

@@ -24,6 +24,20 @@ CASES = {
         Video(duration_s=4, fps=10, start_s=3.0),
         Audio(duration_s=7, sound=noise()),
     ),
+    "four_seconds.mp4": (Video(duration_s=4.0), Audio(duration_s=4.0, sound=noise())),
+    # Shorter than a window, and so one label over all of it.
+    "utterance.mp4": (Video(duration_s=3.3, fps=30), Audio(duration_s=3.3, sound=noise())),
+    "word.wav": (None, Audio(duration_s=0.3, codec="pcm_s16le", sound=noise())),
+    "glance.mp4": (Video(duration_s=1.5), None),
+    "one_frame.mkv": (Video(duration_s=0.04), None),
+    "few_frames.mp4": (
+        Video(duration_s=1.0, fps=3),
+        Audio(duration_s=1.0, start_s=0.6, sound=noise()),
+    ),
+    "video_of_a_part.mkv": (
+        Video(duration_s=0.5, fps=10),
+        Audio(duration_s=3.0, sound=noise(), codec="pcm_s16le"),
+    ),
     "short.mp4": (Video(duration_s=2.2, fps=10), Audio(duration_s=2.2, sound=noise())),
     "video_ends_early.mkv": (
         Video(duration_s=3, fps=10),
@@ -97,6 +111,9 @@ def test_streaming_equals_the_offline_reference(tmp_path, tiny, name, hop_steps)
         assert window.modalities == label.modalities
         assert window.frames_used == label.frames_used
         assert window.audio_gap_ms == pytest.approx(label.audio_gap_ms, abs=1)
+        assert window.av_skew_ms == (
+            None if label.av_skew_ms is None else pytest.approx(label.av_skew_ms, abs=1)
+        )
         assert (window.start_s, window.end_s) == (label.window.start_s, label.window.end_s)
 
 
