@@ -190,7 +190,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except EmostreamError as error:
         print(error, file=sys.stderr)  # noqa: T201  the parent reads it
         return EXIT_USER_ERROR
-    return run_capture(args, lambda link: capture_camera(link, config), streams=("video",))
+    return run_capture(args, lambda link: capture_camera(link, config), modalities=("video",))
 
 
 if __name__ == "__main__":

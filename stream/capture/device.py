@@ -12,7 +12,7 @@ from typing import Any, Generic, NoReturn, Self, TypeVar
 
 from emostream.errors import DeviceTimeout
 from stream.capture.process import EXIT_OK
-from stream.transport.protocol import CaptureState, Stream
+from stream.transport.protocol import CaptureState, Modality
 from stream.transport.sender import CaptureLink
 
 Item = TypeVar("Item")
@@ -225,7 +225,7 @@ class CaptureDevice(ABC, Generic[Item]):
 def run_device(
     link: CaptureLink,
     device: CaptureDevice[Any],
-    stream: Stream,
+    modality: Modality,
     send_next: Callable[[float], None],
 ) -> None:
     """Send what a device delivers, and every change of its state, until the link is stopped.
@@ -236,7 +236,7 @@ def run_device(
     Args:
         link: a link that is ready.
         device: not yet entered.
-        stream: what the device is.
+        modality: what the device is.
         send_next: given a timeout in milliseconds, waits for the next frame or chunk and sends it,
             or raises `DeviceTimeout`.
     """
@@ -245,10 +245,10 @@ def run_device(
         while not link.stopped:
             status = device.status()
             if status != reported:
-                link.send_state(stream, status.state, status.detail, restarts=status.restarts)
+                link.send_state(modality, status.state, status.detail, restarts=status.restarts)
                 reported = status
             if device.stuck:
-                link.send_state(stream, "lost", "its driver hangs; its process is started anew")
+                link.send_state(modality, "lost", "its driver hangs; its process is started anew")
                 link.close()
                 leave(EXIT_STUCK)
             try:

@@ -1,4 +1,4 @@
-"""Captures a file or URL, both streams in one process: `python -P -m stream.capture.file`."""
+"""Captures a file or URL, both modalities in one process: `python -P -m stream.capture.file`."""
 
 import sys
 import time
@@ -9,7 +9,7 @@ from emostream.media import SAMPLE_RATE_HZ, MediaInfo, MediaReader, PcmChunk, Ti
 from emostream.urls import is_url
 from stream.capture.network import LATENESS_S, LOST_AFTER_S, capture_network
 from stream.capture.process import EXIT_USER_ERROR, capture_parser, run_capture
-from stream.transport.protocol import Stream
+from stream.transport.protocol import Modality
 from stream.transport.sender import CaptureLink
 
 CHUNK_S = 0.02  # in real time; a sample waits for its chunk
@@ -27,7 +27,7 @@ class FilePlayer:
     Args:
         link: ready, with `clock="media"`.
         location: file name.
-        streams: what the file has.
+        modalities: what the file has.
         realtime: pace by the clock; else the credit of a lossless link paces.
         loop: begin again at the end, with times that go on.
     """
@@ -36,14 +36,14 @@ class FilePlayer:
         self,
         link: CaptureLink,
         location: str,
-        streams: Sequence[Stream],
+        modalities: Sequence[Modality],
         *,
         realtime: bool,
         loop: bool,
     ) -> None:
         self._link = link
         self._location = location
-        self._streams = streams
+        self._modalities = modalities
         self._realtime = realtime
         self._loop = loop
         self._epoch_s = link.epoch_s  # on `perf_counter`; None until the first pass begins
@@ -95,8 +95,8 @@ class FilePlayer:
         if self._realtime and self._epoch_s is None:
             self._epoch_s = time.perf_counter()
             self._link.send_epoch(self._epoch_s)
-        for stream in self._streams:
-            self._link.send_state(stream, "live")
+        for modality in self._modalities:
+            self._link.send_state(modality, "live")
         end_s = 0.0
         frame_s = 1 / ((reader.info.video and reader.info.video.fps) or 25.0)
         for event in reader:
@@ -109,7 +109,7 @@ class FilePlayer:
                 return 0.0
             self._send(event)
         if reader.stats.problems:
-            self._link.send_state(self._streams[0], "live", "; ".join(reader.stats.problems))
+            self._link.send_state(self._modalities[0], "live", "; ".join(reader.stats.problems))
         return _whole_samples(end_s)
 
     def _send(self, event: TimedFrame | PcmChunk) -> None:
@@ -131,23 +131,23 @@ class FilePlayer:
         if lagging != self._lagging:
             self._lagging = lagging
             detail = "decoding is slower than real time; use a smaller picture" if lagging else ""
-            self._link.send_state(self._streams[0], "live", detail)
+            self._link.send_state(self._modalities[0], "live", detail)
 
 
-def present_streams(info: MediaInfo) -> tuple[Stream, ...]:
-    """The streams that there are and that can be decoded.
+def present_modalities(info: MediaInfo) -> tuple[Modality, ...]:
+    """The modalities that there are and that can be decoded.
 
     Raises:
         MediaError: there is none.
     """
-    streams: list[Stream] = []
+    modalities: list[Modality] = []
     if info.video is not None and info.video.decodable:
-        streams.append("video")
+        modalities.append("video")
     if info.audio is not None and info.audio.decodable:
-        streams.append("audio")
-    if not streams:
+        modalities.append("audio")
+    if not modalities:
         raise MediaError(f"{info.path}: neither video nor audio in it can be decoded")
-    return tuple(streams)
+    return tuple(modalities)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -162,20 +162,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run_capture(
             args,
             lambda link: capture_network(link, args.location, args.lost_after_s),
-            streams=("video", "audio"),
+            modalities=("video", "audio"),
             lateness_s=LATENESS_S,
         )
     realtime = args.pace == "realtime"
     try:
-        streams = present_streams(probe(args.location))
+        modalities = present_modalities(probe(args.location))
     except EmostreamError as error:
         print(error, file=sys.stderr)  # noqa: T201  the parent reads it
         return EXIT_USER_ERROR
 
     def capture(link: CaptureLink) -> None:
-        FilePlayer(link, args.location, streams, realtime=realtime, loop=args.loop).run()
+        FilePlayer(link, args.location, modalities, realtime=realtime, loop=args.loop).run()
 
-    return run_capture(args, capture, streams=streams, clock="media", lossless=not realtime)
+    return run_capture(args, capture, modalities=modalities, clock="media", lossless=not realtime)
 
 
 def _whole_samples(time_s: float) -> float:

@@ -175,7 +175,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = MicrophoneConfig(device=args.audio, lost_after_s=args.lost_after_s)
         capture_microphone(link, config)
 
-    return run_capture(args, capture, streams=("audio",))
+    return run_capture(args, capture, modalities=("audio",))
 
 
 if __name__ == "__main__":

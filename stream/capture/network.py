@@ -11,7 +11,7 @@ from stream.capture.device import Backoff, DeviceStatus, leave
 from stream.capture.process import EXIT_OK
 from stream.transport.clocks import MinimumDelayMap
 from stream.transport.grid_picker import GridPicker
-from stream.transport.protocol import Stream
+from stream.transport.protocol import Modality
 from stream.transport.sender import CaptureLink
 
 LOST_AFTER_S = 2.0
@@ -23,29 +23,29 @@ CHUNK_S = 0.02
 REORDER_S = 0.05  # the windower puts things in order; what waits here is late there
 LATENESS_S = 0.5  # senders group packets, sound above all, and networks hold them up
 OFFSET_HELD_S = 0.01  # a smaller correction of the clock is not worth tearing the sound
-STREAMS: tuple[Stream, ...] = ("video", "audio")
+MODALITIES: tuple[Modality, ...] = ("video", "audio")
 
 
 class SharedClock:
-    """Capture times of both streams of a connection, by one offset, so that picture and sound stay together.
+    """Capture times of both modalities of a connection, by one offset, so that picture and sound stay together.
 
-    Each stream has its minimum delay; the smaller of the two is the offset, as the larger holds buffering of the
+    Each modality has its minimum delay; the smaller of the two is the offset, as the larger holds buffering of the
     sender's besides. It is held until it is wrong by `OFFSET_HELD_S`.
     """
 
     def __init__(self) -> None:
-        self._maps: dict[Stream, MinimumDelayMap] = {}
-        self._delays_s: dict[Stream, float] = {}
+        self._maps: dict[Modality, MinimumDelayMap] = {}
+        self._delays_s: dict[Modality, float] = {}
         self._offset_s: float | None = None
 
-    def update(self, stream: Stream, presentation_s: float, arrival_s: float) -> float:
+    def update(self, modality: Modality, presentation_s: float, arrival_s: float) -> float:
         """Offset to add to presentation times, after something presented at the first arrived at the second."""
-        delay_map = self._maps.setdefault(stream, MinimumDelayMap())
+        delay_map = self._maps.setdefault(modality, MinimumDelayMap())
         reanchors = delay_map.reanchors
         delay_s = delay_map.update(presentation_s, arrival_s) - presentation_s
         if delay_map.reanchors > reanchors:
-            self._delays_s.clear()  # the other stream's clock jumps too, but its data may not have arrived yet
-        self._delays_s[stream] = delay_s
+            self._delays_s.clear()  # the other modality's clock jumps too, but its data may not have arrived yet
+        self._delays_s[modality] = delay_s
         best_s = min(self._delays_s.values())
         if self._offset_s is None or abs(best_s - self._offset_s) > OFFSET_HELD_S:
             self._offset_s = best_s
@@ -58,7 +58,7 @@ class PlayedClock:
     def __init__(self, epoch_s: float) -> None:
         self.epoch_s = epoch_s
 
-    def update(self, stream: Stream, presentation_s: float, arrival_s: float) -> float:
+    def update(self, modality: Modality, presentation_s: float, arrival_s: float) -> float:
         """The offset, which nothing that arrives can change."""
         return self.epoch_s
 
@@ -80,8 +80,8 @@ class NetworkStream:
         self._name = hide_secrets(url)
         self._lost_after_s = lost_after_s
         self._changed = threading.Lock()
-        self._status = {stream: DeviceStatus(state="opening") for stream in STREAMS}
-        self._heard_s = dict.fromkeys(STREAMS, 0.0)
+        self._status = {modality: DeviceStatus(state="opening") for modality in MODALITIES}
+        self._heard_s = dict.fromkeys(MODALITIES, 0.0)
         self._opened = 0
         self._played_from_s: float | None = None  # epoch of a recording
         self._reader: MediaReader | None = None
@@ -110,8 +110,8 @@ class NetworkStream:
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
-    def status(self, stream: Stream) -> DeviceStatus:
-        """What a stream is doing; true to the deadline even while the network call blocks.
+    def status(self, modality: Modality) -> DeviceStatus:
+        """What a modality is doing; true to the deadline even while the network call blocks.
 
         Raises:
             Exception: what ended the reader thread, if that was no loss of the stream.
@@ -119,9 +119,9 @@ class NetworkStream:
         with self._changed:
             if self._failure is not None:
                 raise self._failure
-            status, silent_s = self._status[stream], time.perf_counter() - self._heard_s[stream]
+            status, silent_s = self._status[modality], time.perf_counter() - self._heard_s[modality]
         if status.state == "live" and silent_s > self._lost_after_s:
-            detail = f"{self._name}: no {stream} for {self._lost_after_s:g} s"
+            detail = f"{self._name}: no {modality} for {self._lost_after_s:g} s"
             return DeviceStatus(state="lost", detail=detail, restarts=status.restarts)
         return status
 
@@ -183,11 +183,11 @@ class NetworkStream:
             self._clock = PlayedClock(self._played_from_s)
         present = {"video": reader.info.video, "audio": reader.info.audio}
         with self._changed:
-            for stream in STREAMS:
-                info = present[stream]
+            for modality in MODALITIES:
+                info = present[modality]
                 if info is None or not info.decodable:
-                    detail = f"{self._name}: has no {stream} that can be decoded"
-                    self._status[stream] = DeviceStatus(
+                    detail = f"{self._name}: has no {modality} that can be decoded"
+                    self._status[modality] = DeviceStatus(
                         state="lost", detail=detail, restarts=self._opened - 1
                     )
 
@@ -217,11 +217,11 @@ class NetworkStream:
             self._wait_until(capture_s)
         self._link.send_frame(time_s=capture_s, rgb=event.rgb)
 
-    def _hear(self, stream: Stream) -> None:
+    def _hear(self, modality: Modality) -> None:
         with self._changed:
-            self._heard_s[stream] = time.perf_counter()
-            if self._status[stream].state != "live":
-                self._status[stream] = DeviceStatus(state="live", restarts=self._opened - 1)
+            self._heard_s[modality] = time.perf_counter()
+            if self._status[modality].state != "live":
+                self._status[modality] = DeviceStatus(state="live", restarts=self._opened - 1)
         self._backoff.reset()
 
     def _wait_until(self, due_s: float) -> None:
@@ -232,23 +232,23 @@ class NetworkStream:
     def _retry(self, problem: str) -> None:
         pause_s = self._backoff.next_s()
         with self._changed:
-            for stream in STREAMS:
-                status = self._status[stream]
-                self._status[stream] = status.failed(problem, max(0, self._opened - 1))
+            for modality in MODALITIES:
+                status = self._status[modality]
+                self._status[modality] = status.failed(problem, max(0, self._opened - 1))
         self._closing.wait(pause_s)
 
 
 def capture_network(link: CaptureLink, url: str, lost_after_s: float) -> None:
     """Send a network stream and its state through `link` until that is stopped, or the recording is over."""
-    reported: dict[Stream, DeviceStatus] = {}
+    reported: dict[Modality, DeviceStatus] = {}
     stream_of_url = NetworkStream(link, url, lost_after_s)
     with stream_of_url:
         while not link.wait_stopped(POLL_S):
-            for stream in STREAMS:
-                status = stream_of_url.status(stream)
-                if status != reported.get(stream):
-                    link.send_state(stream, status.state, status.detail, restarts=status.restarts)
-                    reported[stream] = status
+            for modality in MODALITIES:
+                status = stream_of_url.status(modality)
+                if status != reported.get(modality):
+                    link.send_state(modality, status.state, status.detail, restarts=status.restarts)
+                    reported[modality] = status
             if stream_of_url.finished.is_set():
                 link.send_end()
                 link.wait_stopped()

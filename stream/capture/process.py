@@ -6,7 +6,7 @@ A capture module, in full::
         parser = capture_parser("stream.capture.camera", "captures one camera")
         parser.add_argument("--index", type=int, default=0)
         args = parser.parse_args(argv)
-        return run_capture(args, lambda link: capture(link, args.index), streams=("video",))
+        return run_capture(args, lambda link: capture(link, args.index), modalities=("video",))
 
     if __name__ == "__main__":
         sys.exit(main())
@@ -23,7 +23,7 @@ from typing import Any
 from emostream.errors import EmostreamError, LinkError
 from stream.capture import lifeline
 from stream.sockets.local_endpoint import remove_endpoint_directory
-from stream.transport.protocol import LATENESS_S, Clock, IngestAddress, Stream
+from stream.transport.protocol import LATENESS_S, Clock, IngestAddress, Modality
 from stream.transport.sender import CaptureLink
 
 EXIT_OK = 0  # told to stop, or the file is over: not to be restarted
@@ -60,7 +60,7 @@ def run_capture(
     args: argparse.Namespace,
     capture: Callable[[CaptureLink], None],
     *,
-    streams: tuple[Stream, ...],
+    modalities: tuple[Modality, ...],
     clock: Clock = "host",
     lossless: bool = False,
     lateness_s: float = LATENESS_S,
@@ -75,7 +75,7 @@ def run_capture(
         link = CaptureLink(
             address,
             source=args.source,
-            streams=streams,
+            modalities=modalities,
             clock=clock,
             lossless=lossless,
             lateness_s=lateness_s,

@@ -14,7 +14,7 @@ from emostream.urls import hide_secrets
 from stream.capture.device import Backoff
 from stream.capture.lifeline import LIFELINE_VARIABLE, QUIT
 from stream.capture.process import EXIT_OK, EXIT_RETRY, EXIT_USER_ERROR, private_arguments
-from stream.transport.protocol import IngestAddress, Stream
+from stream.transport.protocol import IngestAddress, Modality
 
 STABLE_S = 10.0  # who lived so long is restarted at once when it dies
 STOP_WITHIN_S = 1.0
@@ -30,13 +30,13 @@ class Capture:
     Attributes:
         module: what `python -m` runs; its `main` is made of `capture_parser` and `run_capture`.
         source: source name.
-        streams: what it captures.
+        modalities: what it captures.
         arguments: its own arguments; a list of processes does not show them.
     """
 
     module: str
     source: str
-    streams: tuple[Stream, ...]
+    modalities: tuple[Modality, ...]
     arguments: Sequence[str] = ()
 
 
@@ -50,7 +50,7 @@ class Supervisor:
     Args:
         address: where the processes shall connect.
         captures: what to run.
-        on_failed: called with source, stream and problem, for every stream of a process that gave up. Called from a
+        on_failed: called with source, modality and problem, for every modality of a process that gave up. Called from a
             thread of the supervisor's.
         backoff: makes the pauses of one process.
     """
@@ -60,7 +60,7 @@ class Supervisor:
         address: IngestAddress,
         captures: Sequence[Capture],
         *,
-        on_failed: Callable[[str, Stream, str], None] | None = None,
+        on_failed: Callable[[str, Modality, str], None] | None = None,
         backoff: Callable[[], Backoff] = Backoff,
     ) -> None:
         self._on_failed = on_failed
@@ -113,8 +113,8 @@ class Supervisor:
         """Tell the owner that a process gave up."""
         _log.error("%s: %s gave up: %s", capture.source, capture.module, problem)
         if self._on_failed is not None:
-            for stream in capture.streams:
-                self._on_failed(capture.source, stream, problem)
+            for modality in capture.modalities:
+                self._on_failed(capture.source, modality, problem)
 
 
 class _Child:

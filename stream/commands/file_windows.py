@@ -19,7 +19,7 @@ from emostream.media import (
 )
 from emostream.media.pcm import sample_index
 from emostream.sampling import EDGE_S, grid_frames, grid_index, grid_time, nearest_index
-from stream.capture.file import present_streams
+from stream.capture.file import present_modalities
 from stream.pubsub.messages import Dropped
 from stream.windows.audio_timeline import AudioTimeline, gap_of
 from stream.windows.config import InferenceConfig
@@ -52,14 +52,14 @@ def file_windows(
         MediaError: The file cannot be read, or nothing in it decodes.
     """
     info, count, step_s = probe(path), config.num_frames, config.step_s
-    streams = present_streams(info)
+    modalities = present_modalities(info)
     with ExitStack() as stack:
         pictures, sound = _Pictures(), _Sound()
-        if "video" in streams:
+        if "video" in modalities:
             pictures.events = stack.enter_context(
                 MediaReader(path, need={"video"}, grid_step_s=step_s, stats=stats)
             )
-        if "audio" in streams:
+        if "audio" in modalities:
             sound.events = stack.enter_context(MediaReader(path, need={"audio"}, stats=stats))
 
         def window(id: int, start_s: float, end_s: float, **rest: Any) -> Window:

@@ -11,7 +11,7 @@ from stream.capture.sources import Source
 from stream.capture.supervisor import Supervisor
 from stream.serve.run import captures, stop_on_signals
 from stream.sockets import security
-from stream.transport.protocol import IngestAddress, Stream
+from stream.transport.protocol import IngestAddress, Modality
 
 EXIT_FAILED = 2
 
@@ -44,8 +44,8 @@ def capture(sources: Sequence[Source], endpoint: str, *, curve: Path | None = No
     stopped = False
     failures: list[str] = []
 
-    def failed(source: str, stream: Stream, problem: str) -> None:
-        failures.append(f"{source}: {stream}: {problem}")
+    def failed(source: str, modality: Modality, problem: str) -> None:
+        failures.append(f"{source}: {modality}: {problem}")
         print(failures[-1], file=sys.stderr, flush=True)
 
     def stop() -> None:

@@ -19,10 +19,10 @@ import numpy as np
 from stream.pubsub.messages import Label
 from stream.pubsub.publisher import Publisher
 from stream.serve.compose import Explained, capture_time_s, label_message, reasoning_message
-from stream.transport.protocol import PCM_RATE_HZ, Clock, Stream
-from stream.transport.receiver import IngestServer
+from stream.transport.protocol import PCM_RATE_HZ, Clock, Modality
+from stream.transport.receiver import Receiver
 from stream.windows.config import InferenceConfig
-from stream.windows.sorting import Intake
+from stream.windows.sorting import Sorter
 from stream.windows.source_state import SourceState
 from stream.windows.window import Window
 
@@ -49,7 +49,7 @@ class InferenceLoop:
 
     Args:
         load: Makes the model, both speeds; called once the status says `starting`.
-        server: Bound ingest server; its polling belongs to this loop from now on.
+        receiver: Bound to its endpoints; its polling belongs to this loop from now on.
         publisher: Where events go.
         config: Windows and cadence.
         sources: Sources that shall come, by name, with their clock; more may connect later.
@@ -59,7 +59,7 @@ class InferenceLoop:
     def __init__(
         self,
         load: Callable[[], Recognizer],
-        server: IngestServer,
+        receiver: Receiver,
         publisher: Publisher,
         config: InferenceConfig,
         sources: Mapping[str, Clock],
@@ -68,7 +68,7 @@ class InferenceLoop:
     ):
         self._load = load
         self._recognizer: Recognizer
-        self._server = server
+        self._receiver = receiver
         self._publisher = publisher
         self._config = config
         self._dynamic = dynamic
@@ -80,8 +80,8 @@ class InferenceLoop:
         self._restarts: Callable[[str], int] = lambda name: 0
         self._explained: dict[str, Explained] = {}
         self._status_due_s = 0.0
-        self._intake = Intake(config, sources, dynamic)
-        self._states = self._intake.states
+        self._sorter = Sorter(config, sources, dynamic)
+        self._states = self._sorter.states
 
     @property
     def states(self) -> Mapping[str, SourceState]:
@@ -103,16 +103,16 @@ class InferenceLoop:
             self._computing = False
             raise _Stopped
 
-    def fail_source(self, name: str, stream: Stream, problem: str) -> None:
-        """A capture process ended for good: say so in the status and wait for its stream no longer."""
+    def fail_source(self, name: str, modality: Modality, problem: str) -> None:
+        """A capture process ended for good: say so in the status and wait for its modality no longer."""
         with self._wake:
-            self._intake.fail(name, stream, problem)
+            self._sorter.fail(name, modality, problem)
             self._wake.notify()
 
     def run(self) -> None:
         """Warm up, go live, publish until the end; the last status of every source is `stopped`."""
-        receiver = threading.Thread(target=self._receive, name="ingest", daemon=True)
-        receiver.start()
+        receiving = threading.Thread(target=self._receive, name="receiver", daemon=True)
+        receiving.start()
         try:
             with self._interruptible():
                 self._recognizer = self._load()
@@ -126,28 +126,28 @@ class InferenceLoop:
             _log.debug("stopped while computing")
         finally:
             self._stop = True
-            self._server.wake()
-            receiver.join()
+            self._receiver.wake()
+            receiving.join()
             for state in self._states.values():
                 state.state = "stopped"
             self._publish_status(time.perf_counter())
         if self._failure is not None:
             raise self._failure
 
-    # The ingest thread
+    # The receiving thread
 
     def _receive(self) -> None:
         try:
             while not self._stop:
-                events = self._server.poll(POLL_MS)
+                events = self._receiver.poll(POLL_MS)
                 if (now_s := time.perf_counter()) >= self._status_due_s:
                     self._publish_status(now_s)
                 if not events:
                     continue
                 with self._wake:
                     for event in events:
-                        self._intake.take(event)
-                    self._intake.note_ready(time.perf_counter())
+                        self._sorter.take(event)
+                    self._sorter.note_ready(time.perf_counter())
                     self._wake.notify()
         except BaseException as error:
             # The main thread must not wait for a receiver that is gone.
@@ -177,9 +177,9 @@ class InferenceLoop:
 
     def _go_live(self) -> None:
         with self._lock:
-            self._intake.go_live()
+            self._sorter.go_live()
         self._publish_status(time.perf_counter())
-        self._server.start()
+        self._receiver.start()
 
     def _turn(self) -> None:
         now_s = time.perf_counter()
@@ -212,7 +212,7 @@ class InferenceLoop:
                 continue  # paced by the model: its answer is finished before it moves on
             window = state.windower.advance(state.source_time_s(now_s))
             if state.lossless and window is None and state.uncredited:
-                self._server.grant(state.name, state.uncredited)
+                self._receiver.grant(state.name, state.uncredited)
                 state.uncredited = 0
             if window is not None:
                 ready_s = now_s if state.ready_s is None else state.ready_s
@@ -255,7 +255,7 @@ class InferenceLoop:
         state.state = "lost" if window.lost else "degraded" if missing else "live"
         state.detail = ", ".join(f"{name} {presence}" for name, presence in missing.items())
         if state.state != before:
-            with self._lock:  # the ingest thread may be adding what the status is made of
+            with self._lock:  # the receiving thread may be adding what the status is made of
                 status = state.status(time.perf_counter(), self._restarts(state.name))
             self._publisher.publish(status)
 
@@ -282,7 +282,7 @@ class InferenceLoop:
         self._publisher.publish(label)
         state.smoothed_label = smoothed.label
         state.labels += 1
-        with self._lock:  # the ingest thread reads the rate
+        with self._lock:  # the receiving thread reads the rate
             state.hops.count(now_s)
         return label
 

@@ -18,7 +18,7 @@ from stream.serve.loop import InferenceLoop
 from stream.serve.model import ModelConfig, load_recognizer
 from stream.sockets import endpoints, security
 from stream.transport.protocol import Clock
-from stream.transport.receiver import IngestServer
+from stream.transport.receiver import Receiver
 from stream.windows.config import InferenceConfig
 
 if TYPE_CHECKING:
@@ -65,14 +65,14 @@ def run(config: RunConfig) -> int:
         publisher = stack.enter_context(
             Publisher(config.bind, curve=keys, insecure=config.insecure, encoding=config.encoding)
         )
-        server = stack.enter_context(IngestServer(step_s=config.inference.step_s))
-        address = server.bind_local()
+        receiver = stack.enter_context(Receiver(step_s=config.inference.step_s))
+        address = receiver.bind_local()
         if config.ingest is not None:
-            reached = _bind_remote(server, config, keys, stack)
+            reached = _bind_remote(receiver, config, keys, stack)
             _say(f"ingest on {reached}: emostream capture --connect {reached}")
         loop = InferenceLoop(
             lambda: _load(config.model),
-            server,
+            receiver,
             publisher,
             config.inference,
             {source.name: _clock(source) for source in config.sources},
@@ -122,7 +122,7 @@ def captures(source: Source, *, loop: bool = False, realtime: bool = True) -> li
             Capture(
                 module="stream.capture.file",
                 source=source.name,
-                streams=("video", "audio"),
+                modalities=("video", "audio"),
                 arguments=arguments,
             )
         ]
@@ -133,7 +133,7 @@ def captures(source: Source, *, loop: bool = False, realtime: bool = True) -> li
             Capture(
                 module="stream.capture.camera",
                 source=source.name,
-                streams=("video",),
+                modalities=("video",),
                 arguments=arguments,
             )
         )
@@ -143,7 +143,7 @@ def captures(source: Source, *, loop: bool = False, realtime: bool = True) -> li
             Capture(
                 module="stream.capture.microphone",
                 source=source.name,
-                streams=("audio",),
+                modalities=("audio",),
                 arguments=arguments,
             )
         )
@@ -155,15 +155,17 @@ def _clock(source: Source) -> Clock:
 
 
 def _bind_remote(
-    server: IngestServer, config: RunConfig, keys: security.ServerKeys | None, stack: ExitStack
+    receiver: Receiver, config: RunConfig, keys: security.ServerKeys | None, stack: ExitStack
 ) -> str:
     """Let capture on other hosts connect, under the same rules as the publisher's endpoint."""
     assert config.ingest is not None
     endpoints.check_exposure(config.ingest, secured=keys is not None, insecure=config.insecure)
     if keys is None:
-        return server.bind(config.ingest)
+        return receiver.bind(config.ingest)
     stack.enter_context(security.authenticator(zmq.Context.instance(), keys))
-    return server.bind(config.ingest, secure=lambda socket: security.configure_server(socket, keys))
+    return receiver.bind(
+        config.ingest, secure=lambda socket: security.configure_server(socket, keys)
+    )
 
 
 def stop_on_signals(stop: Callable[[], None], stack: ExitStack) -> None:

@@ -16,7 +16,7 @@ class Pick:
 
     time_s: float
     rgb: NDArray[np.uint8] | None  # (H, W, 3) RGB
-    mark_s: float | None  # no frame at or before this time will follow
+    watermark_s: float | None  # no frame at or before this time will follow
 
 
 class GridPicker:
@@ -76,8 +76,8 @@ class GridPicker:
         if cell <= self._cell:
             return []
         self._cell = cell
-        mark_s = grid_time(cell - 1, self.step_s)
+        watermark_s = grid_time(cell - 1, self.step_s)
         held, self._held = self._held, None
         if held is None:
-            return [Pick(time_s, None, mark_s)]
-        return [Pick(held.time_s, held.rgb, mark_s)]
+            return [Pick(time_s, None, watermark_s)]
+        return [Pick(held.time_s, held.rgb, watermark_s)]

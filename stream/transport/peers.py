@@ -1,4 +1,4 @@
-"""Who is connected: the peers of an `IngestServer`, and which of them serves which stream."""
+"""Who is connected: the peers of a `Receiver`, and which of them serves which modality."""
 
 import hmac
 import time
@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 
 import zmq
 
-from stream.transport.events import Connected, PeerLost
+from stream.transport.events import Event, PeerLost
 from stream.transport.ledger import Ledger, Peer
-from stream.transport.protocol import Credit, Downstream, Hello, Reject, Start, Stream, Welcome
+from stream.transport.protocol import Credit, Downstream, Hello, Modality, Reject, Start, Welcome
 
 SILENCE_S = 5.0  # a peer that does not even ping is gone
 INITIAL_CREDIT = 16  # messages; over a second of a file
@@ -36,7 +36,7 @@ class PeerTable:
         self._send = send
         self._count = count
         self._peers: dict[tuple[Socket, bytes], Peer] = {}
-        self._owners: dict[tuple[str, Stream], tuple[Socket, bytes]] = {}
+        self._owners: dict[tuple[str, Modality], tuple[Socket, bytes]] = {}
         self._ledgers: dict[str, Ledger] = {}
         self._started = False
         self._checked_s = time.perf_counter()
@@ -49,7 +49,7 @@ class PeerTable:
         peer = self._peers.get((router, identity))
         return None if peer is None else (peer, self._ledgers[peer.hello.source])
 
-    def greet(self, router: Socket, identity: bytes, hello: Hello, token: str) -> Connected | None:
+    def greet(self, router: Socket, identity: bytes, hello: Hello, token: str) -> Event | None:
         """Answer a hello, which must carry `token` if that is not empty; the event, if a new peer was accepted."""
         known = (router, identity) in self._peers
         refusal = ""
@@ -71,26 +71,19 @@ class PeerTable:
             self._grant_first(router, identity, peer)
         if known:
             return None  # it asked again because our answer was slow
-        return Connected(
-            source=hello.source,
-            streams=hello.streams,
-            pid=hello.pid,
-            clock=hello.clock,
-            lossless=hello.lossless,
-            lateness_s=hello.lateness_s,
-        )
+        return Event(hello=hello, message=hello, received_s=peer.heard_s)
 
     def _replace(self, router: Socket, identity: bytes, hello: Hello, ledger: Ledger) -> None:
-        """The newest process owns its streams: a killed one's connection may seem to outlive it."""
-        for stream in hello.streams:
-            owner = self._owners.get((hello.source, stream))
-            self._owners[hello.source, stream] = (router, identity)
+        """The newest process owns its modalities: a killed one's connection may seem to outlive it."""
+        for modality in hello.modalities:
+            owner = self._owners.get((hello.source, modality))
+            self._owners[hello.source, modality] = (router, identity)
             if owner in (None, (router, identity)):
                 continue  # nobody's, or its own from before it fell silent
             old = self._peers.pop(owner, None)
             if old is not None and old.hello.pid == hello.pid:
                 continue  # the same process, connected anew
-            ledger.succeed(stream)
+            ledger.succeed(modality)
             if old is not None:
                 self._send(*owner, Reject(f"replaced by process {hello.pid}"))
 
@@ -111,7 +104,7 @@ class PeerTable:
             if peer.hello.source == source and peer.hello.lossless:
                 self._send(router, identity, Credit(messages))
 
-    def find_silent(self, listened: bool) -> list[PeerLost]:
+    def find_silent(self, listened: bool) -> list[Event]:
         """Forget the peers that are gone.
 
         Args:
@@ -126,7 +119,8 @@ class PeerTable:
         for key in [key for key, peer in self._peers.items() if now_s - peer.heard_s > SILENCE_S]:
             peer = self._peers.pop(key)
             if not peer.ended:
-                hello = peer.hello
-                detail = f"capture process {hello.pid} has been silent for {SILENCE_S:g} s"
-                events.append(PeerLost(source=hello.source, streams=hello.streams, detail=detail))
+                lost = PeerLost(
+                    f"capture process {peer.hello.pid} has been silent for {SILENCE_S:g} s"
+                )
+                events.append(Event(hello=peer.hello, message=lost, received_s=now_s))
         return events

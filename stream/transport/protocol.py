@@ -33,7 +33,7 @@ _ADDRESS_VARIABLES = (
     "EMOSTREAM_INGEST_CLIENT_SECRET",
 )
 
-Stream = Literal["video", "audio"]
+Modality = Literal["video", "audio"]
 Clock = Literal["host", "media"]
 CaptureState = Literal["opening", "live", "lost", "retrying"]
 
@@ -43,11 +43,15 @@ SourceName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,32}\Z")]
 Count = Annotated[int, Meta(ge=0)]
 
 
-class Hello(Struct, frozen=True, tag="hello"):
+# On the wire a modality is called `stream` and a watermark `mark`, since version 1.
+_WIRE_NAMES = {"modality": "stream", "modalities": "streams", "watermark_s": "mark_s"}
+
+
+class Hello(Struct, frozen=True, tag="hello", rename=_WIRE_NAMES):
     """First message of a capture process, repeated until it is answered by `Welcome` or `Reject`."""
 
     source: SourceName
-    streams: Annotated[tuple[Stream, ...], Meta(min_length=1, max_length=2)]
+    modalities: Annotated[tuple[Modality, ...], Meta(min_length=1, max_length=2)]
     pid: Count
     clock: Clock
     lossless: bool  # sends data only against `Credit`, and drops none
@@ -56,17 +60,17 @@ class Hello(Struct, frozen=True, tag="hello"):
     lateness_s: Annotated[float, Meta(ge=0, le=60)] = LATENESS_S
 
 
-class FrameHeader(Struct, frozen=True, tag="frame"):
+class FrameHeader(Struct, frozen=True, tag="frame", rename=_WIRE_NAMES):
     """One frame; payload uint8 (height, width, 3) RGB, C order.
 
-    `mark_s`: no frame captured at or before this time will follow, so every grid cell that ends there is complete.
+    `watermark_s`: no frame captured at or before this time will follow, so every grid cell that ends there is complete.
     """
 
     time_s: float
     seq: Count
     height: Annotated[int, Meta(ge=1, le=16384)]
     width: Annotated[int, Meta(ge=1, le=16384)]
-    mark_s: float | None = None
+    watermark_s: float | None = None
 
 
 class PcmHeader(Struct, frozen=True, tag="pcm"):
@@ -81,17 +85,17 @@ class PcmHeader(Struct, frozen=True, tag="pcm"):
     gap_samples: Count = 0
 
 
-class Mark(Struct, frozen=True, tag="mark"):
-    """Nothing of `stream` captured at or before `time_s` will follow (see `FrameHeader.mark_s`)."""
+class Watermark(Struct, frozen=True, tag="mark", rename=_WIRE_NAMES):
+    """Nothing of `modality` captured at or before `time_s` will follow (see `FrameHeader.watermark_s`)."""
 
-    stream: Stream
+    modality: Modality
     time_s: float
 
 
-class State(Struct, frozen=True, tag="state"):
-    """What one stream's device is doing. Counters are cumulative since the capture process started."""
+class State(Struct, frozen=True, tag="state", rename=_WIRE_NAMES):
+    """What one modality's device is doing. Counters are cumulative since the capture process started."""
 
-    stream: Stream
+    modality: Modality
     state: CaptureState
     detail: Annotated[str, Meta(max_length=1000)] = ""
     dropped_frames: Count = 0
@@ -107,7 +111,7 @@ class Epoch(Struct, frozen=True, tag="epoch"):
 
 
 class End(Struct, frozen=True, tag="end"):
-    """The file is over: every stream of this peer is complete. Answered by `Stop`, once all before it was received."""
+    """The file is over, every modality of this peer complete. Answered by `Stop`, once all before it was received."""
 
 
 class Ping(Struct, frozen=True, tag="ping"):
@@ -122,7 +126,7 @@ class Welcome(Struct, frozen=True, tag="welcome"):
     step_s: Annotated[float, Meta(gt=0)]
     started: bool
     epoch_s: float | None = None  # of a file whose pacing a predecessor began
-    resume_s: float = 0.0  # up to where (media time) every stream of that file has been received
+    resume_s: float = 0.0  # up to where (media time) every modality of that file has been received
 
 
 class Reject(Struct, frozen=True, tag="reject"):
@@ -157,7 +161,7 @@ class Pong(Struct, frozen=True, tag="pong"):
     replied_s: float
 
 
-Upstream = Hello | FrameHeader | PcmHeader | Mark | State | Epoch | End | Ping
+Upstream = Hello | FrameHeader | PcmHeader | Watermark | State | Epoch | End | Ping
 Downstream = Welcome | Reject | Unknown | Start | Credit | Stop | Pong
 
 M = TypeVar("M")
@@ -187,7 +191,9 @@ def decode_upstream(header: bytes | memoryview) -> Upstream:
         ProtocolError: another version, or not a valid message.
     """
     message = _decode(_upstream, header)
-    times = (getattr(message, name, None) for name in ("time_s", "start_s", "mark_s", "epoch_s"))
+    times = (
+        getattr(message, name, None) for name in ("time_s", "start_s", "watermark_s", "epoch_s")
+    )
     if not all(time_s is None or math.isfinite(time_s) for time_s in times):
         raise ProtocolError("malformed", f"ingest: {type(message).__name__} has a time that is NaN")
     return message

@@ -2,13 +2,14 @@
 
 In the thread that owns the windowers::
 
-    with IngestServer(step_s=0.5) as server:
+    with Receiver(step_s=0.5) as server:
         address = server.bind_local()            # for the capture processes that we start
         ...
         while running:
             for event in server.poll(timeout_ms=20):
-                match event:
-                    case Frame(): windowers[event.source].add_frame(event.time_s, event.rgb, event.mark_s)
+                match event.message:
+                    case FrameHeader() as frame:
+                        windowers[event.source].add_frame(frame.time_s, event.data, frame.watermark_s)
 """
 
 import contextlib
@@ -26,7 +27,7 @@ import zmq.utils.monitor
 
 from stream.sockets import endpoints
 from stream.sockets.local_endpoint import LocalEndpoint
-from stream.transport.events import IngestEvent
+from stream.transport.events import Event
 from stream.transport.peers import PeerTable, Socket
 from stream.transport.protocol import (
     MAX_MESSAGE_BYTES,
@@ -44,14 +45,14 @@ from stream.transport.protocol import (
     decode_upstream,
     encode,
 )
-from stream.transport.sender_loop import drain
+from stream.transport.sender import drain
 
 FAREWELL_S = 0.2  # for peers to read that they are to stop
 
 _log = logging.getLogger(__name__)
 
 
-class IngestServer:
+class Receiver:
     """Receives frames, sound and device states from capture processes.
 
     Call `poll` and `close` from one thread; `start`, `grant`, `wake` and `stats` from any. Nothing that a peer
@@ -81,7 +82,7 @@ class IngestServer:
         self._stats: Counter[str] = Counter()
         self._lock = threading.Lock()  # of the wake-up socket and the statistics
         self._closed = False
-        wake_endpoint = f"inproc://ingest-server-{id(self)}"
+        wake_endpoint = f"inproc://receiver-{id(self)}"
         self._woken = self._context.socket(zmq.PAIR)
         self._woken.bind(wake_endpoint)
         self._wake_up = self._context.socket(zmq.PAIR)
@@ -89,7 +90,7 @@ class IngestServer:
         self._poller = zmq.Poller()
         self._poller.register(self._woken, zmq.POLLIN)
 
-    def __enter__(self) -> "IngestServer":
+    def __enter__(self) -> "Receiver":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -184,7 +185,7 @@ class IngestServer:
 
     # From the polling thread
 
-    def poll(self, timeout_ms: int, max_messages: int = 256) -> list[IngestEvent]:
+    def poll(self, timeout_ms: int, max_messages: int = 256) -> list[Event]:
         """Wait for messages; returns what happened, in order of arrival, or [] after the timeout or `wake`."""
         ready: dict[Any, int] = dict(self._poller.poll(timeout_ms))
         if self._woken in ready:
@@ -194,7 +195,7 @@ class IngestServer:
         for monitor in self._monitors:
             if monitor in ready:
                 self._read_monitor(monitor)
-        events: list[IngestEvent] = []
+        events: list[Event] = []
         drained = True
         for router in self._routers:
             if router in ready:
@@ -253,7 +254,7 @@ class IngestServer:
             for monitor, _ in poller.poll(math.ceil(1000 * left_s)):
                 peers -= self._read_monitor(monitor)
 
-    def _receive(self, router: Socket, events: list[IngestEvent], max_messages: int) -> bool:
+    def _receive(self, router: Socket, events: list[Event], max_messages: int) -> bool:
         """Take what waits in a socket; false if there was more than `max_messages`."""
         for _ in range(max_messages):
             try:
@@ -277,7 +278,7 @@ class IngestServer:
 
     def _handle(
         self, router: Socket, identity: bytes, message: Upstream, payload: memoryview
-    ) -> IngestEvent | None:
+    ) -> Event | None:
         if isinstance(message, Hello):
             return self._peers.greet(router, identity, message, self._routers[router])
         found = self._peers.find(router, identity)

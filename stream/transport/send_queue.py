@@ -3,7 +3,7 @@
 from collections import deque
 from dataclasses import dataclass
 
-from stream.transport.protocol import FrameHeader, Mark, PcmHeader, State, Upstream
+from stream.transport.protocol import FrameHeader, PcmHeader, State, Upstream, Watermark
 
 MAX_NOTICES = 256  # they pile up only while there is no connection
 
@@ -26,7 +26,7 @@ class SendQueue:
     """First in, first out, and bounded for each kind of data.
 
     Drop policy of `put_dropping`: beyond `max_frames` frames the oldest frame goes, beyond `max_audio_ms` of sound the
-    oldest chunk; both are counted. Of notices, marks and device states, the newest `MAX_NOTICES` are kept.
+    oldest chunk; both are counted. Of notices, watermarks and device states, the newest `MAX_NOTICES` are kept.
 
     Attributes:
         dropped_frames: frames dropped so far.
@@ -70,7 +70,7 @@ class SendQueue:
         while self._audio_ms > self._max_audio_ms:
             self.dropped_audio_ms += self._drop_oldest(PcmHeader).audio_ms
         while self._notices > MAX_NOTICES:
-            self._drop_oldest(Mark, State)
+            self._drop_oldest(Watermark, State)
 
     def pop(self) -> Item:
         """Remove and return the oldest item."""
@@ -87,7 +87,7 @@ class SendQueue:
 
     def _account(self, item: Item, sign: int) -> None:
         self._frames += sign * isinstance(item.header, FrameHeader)
-        self._notices += sign * isinstance(item.header, Mark | State)
+        self._notices += sign * isinstance(item.header, Watermark | State)
         self._audio_ms += sign * item.audio_ms
         if not self._items:
             self._audio_ms = 0.0  # rounding must not add up

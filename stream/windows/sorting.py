@@ -4,18 +4,18 @@ import logging
 import time
 from collections.abc import Mapping
 
-from stream.transport.events import (
-    Connected,
-    Ended,
-    EpochSet,
-    Frame,
-    IngestEvent,
-    Marked,
-    Pcm,
-    PeerLost,
-    StateChanged,
+from stream.transport.events import Event, PeerLost
+from stream.transport.protocol import (
+    Clock,
+    End,
+    Epoch,
+    FrameHeader,
+    Hello,
+    Modality,
+    PcmHeader,
+    State,
+    Watermark,
 )
-from stream.transport.protocol import Clock, Stream
 from stream.windows.config import InferenceConfig
 from stream.windows.smoothing import Rolling
 from stream.windows.source_state import Losses, SourceState
@@ -24,7 +24,7 @@ from stream.windows.windower import Windower
 _log = logging.getLogger(__name__)
 
 
-class Intake:
+class Sorter:
     """Fills the windowers of all sources. Not thread-safe: its owner holds one lock around every call.
 
     Args:
@@ -50,90 +50,92 @@ class Intake:
             if state.windower is None and state.clock == "host":
                 self._open(state)
 
-    def fail(self, name: str, stream: Stream, problem: str) -> None:
-        """A capture process ended for good: its stream is waited for no longer."""
+    def fail(self, name: str, modality: Modality, problem: str) -> None:
+        """A capture process ended for good: its modality is waited for no longer."""
         state = self.states[name]
         state.failed = state.clock == "media"
-        state.losses.setdefault(stream, Losses()).problem = problem
+        state.losses.setdefault(modality, Losses()).problem = problem
         if state.windower is not None:
-            state.windower.mark_lost(stream)
+            state.windower.mark_lost(modality)
 
-    def take(self, event: IngestEvent) -> None:
-        """Handle one event of the ingest server's."""
-        state = self.states.get(event.source)
+    def take(self, event: Event) -> None:
+        """Handle one event of the receiver's."""
+        state, message = self.states.get(event.source), event.message
         if state is None:
-            if not isinstance(event, Connected) or not self._dynamic:
+            if not isinstance(message, Hello) or not self._dynamic:
                 _log.warning("data of %s, which was not asked for, is ignored", event.source)
                 return
-            state = self.states[event.source] = self._new_state(event.source, event.clock)
+            state = self.states[event.source] = self._new_state(event.source, message.clock)
         windower = state.windower
-        match event:
-            case Connected():
-                self._connect(state, event)
-            case StateChanged():
+        match message:
+            case Hello() as hello:
+                self._connect(state, hello)
+            case State() as device:
                 # A device that delivers may still have something to say: it is muted, or falls behind.
-                problem = event.detail
-                if event.state != "live":
-                    problem = ": ".join(filter(None, (f"{event.stream} {event.state}", problem)))
-                state.losses[event.stream] = Losses(
-                    event.dropped_frames, event.dropped_audio_ms, event.restarts, problem
+                problem = device.detail
+                if device.state != "live":
+                    problem = ": ".join(
+                        filter(None, (f"{device.modality} {device.state}", problem))
+                    )
+                state.losses[device.modality] = Losses(
+                    device.dropped_frames, device.dropped_audio_ms, device.restarts, problem
                 )
-                state.clock_uncertainty_s = event.clock_uncertainty_s
+                state.clock_uncertainty_s = device.clock_uncertainty_s
                 state.note_losses()
-                if windower is not None and event.state in ("lost", "retrying"):
-                    windower.mark_lost(event.stream)
-            case EpochSet():
-                state.epoch_s = event.epoch_s
-            case PeerLost():
-                for stream in event.streams:
-                    state.losses.setdefault(stream, Losses()).problem = event.detail
+                if windower is not None and device.state in ("lost", "retrying"):
+                    windower.mark_lost(device.modality)
+            case Epoch(epoch_s):
+                state.epoch_s = epoch_s
+            case PeerLost(detail):
+                for modality in event.hello.modalities:
+                    state.losses.setdefault(modality, Losses()).problem = detail
                     if windower is not None:
-                        windower.mark_lost(stream)
+                        windower.mark_lost(modality)
             case _ if windower is None:
                 return  # devices deliver before the model is warm; nothing is lost that a window would hold
-            case Frame():
+            case FrameHeader() as frame:
                 state.frames.count(event.received_s)
                 state.uncredited += 1
-                windower.add_frame(event.time_s, event.rgb, event.mark_s)
-            case Pcm():
+                windower.add_frame(frame.time_s, event.data, frame.watermark_s)
+            case PcmHeader() as chunk:
                 state.uncredited += 1
-                windower.add_pcm(event.start_s, event.pcm, event.gap_samples)
-            case Marked():
-                windower.mark(event.stream, event.time_s)
-            case Ended():
-                windower.mark_end(event.streams)
+                windower.add_pcm(chunk.start_s, event.data, chunk.gap_samples)
+            case Watermark(modality, time_s):
+                windower.watermark(modality, time_s)
+            case End():
+                windower.mark_end(event.hello.modalities)
 
-    def _connect(self, state: SourceState, event: Connected) -> None:
-        state.streams.update(event.streams)
-        state.clock, state.lossless = event.clock, event.lossless
-        for stream in event.streams:
-            state.losses.setdefault(stream, Losses()).problem = ""
-            state.lateness_s[stream] = event.lateness_s
-        state.pids.setdefault(event.streams, set()).add(event.pid)
+    def _connect(self, state: SourceState, hello: Hello) -> None:
+        state.modalities.update(hello.modalities)
+        state.clock, state.lossless = hello.clock, hello.lossless
+        for modality in hello.modalities:
+            state.losses.setdefault(modality, Losses()).problem = ""
+            state.lateness_s[modality] = hello.lateness_s
+        state.pids.setdefault(hello.modalities, set()).add(hello.pid)
         if state.windower is None and (self._live or state.clock == "media"):
             self._open(state)
         elif state.windower is not None:
-            for stream in event.streams:
-                state.windower.set_lateness(stream, event.lateness_s)
+            for modality in hello.modalities:
+                state.windower.set_lateness(modality, hello.lateness_s)
 
     def _open(self, state: SourceState) -> None:
         """The source's data count from now on: files from their beginning, devices from this moment."""
-        # A device that is absent at first may come; a file's streams are all known when it connects.
-        streams: tuple[Stream, ...] = ("video", "audio")
+        # A device that is absent at first may come; a file's modalities are all known when it connects.
+        modalities: tuple[Modality, ...] = ("video", "audio")
         if state.clock == "media":
-            streams = tuple(sorted(state.streams, reverse=True))
+            modalities = tuple(sorted(state.modalities, reverse=True))
         config = self._config
         state.windower = Windower(
             state.name,
             window_s=config.window_s,
             num_frames=config.num_frames,
             hop_steps=config.hop_steps,
-            streams=streams,
+            modalities=modalities,
             origin_s=0.0 if state.clock == "media" else time.perf_counter(),
             lossless=state.lossless,
         )
-        for stream, lateness_s in state.lateness_s.items():
-            state.windower.set_lateness(stream, lateness_s)
+        for modality, lateness_s in state.lateness_s.items():
+            state.windower.set_lateness(modality, lateness_s)
         state.note_losses()
 
     def _new_state(self, name: str, clock: Clock) -> SourceState:

@@ -5,7 +5,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from stream.pubsub.messages import State, Status
-from stream.transport.protocol import Clock, Stream
+from stream.transport.protocol import Clock, Modality
 from stream.windows.smoothing import Rolling
 from stream.windows.windower import Windower
 
@@ -36,7 +36,7 @@ class RateMeter:
 
 @dataclass(slots=True)
 class Losses:
-    """What capture reported of one stream, cumulative."""
+    """What capture reported of one modality, cumulative."""
 
     frames: int = 0
     audio_ms: float = 0.0
@@ -59,9 +59,9 @@ class SourceState:
         state: As published in its status.
         detail: What is wrong, in one line; empty if nothing is.
         failed: A file that cannot be read: nothing will come of it.
-        streams: Streams that are connected.
-        pids: Capture processes that have connected so far, by the streams that they serve.
-        lateness_s: How long after its capture each stream's data may come.
+        modalities: Modalities that are connected.
+        pids: Capture processes that have connected so far, by the modalities that they serve.
+        lateness_s: How long after its capture each modality's data may come.
         uncredited: Messages of a lossless source that it has not been given credit for again.
         clock_uncertainty_s: Of the times of another host's capture; 0 for our own.
         position_s: End of the newest window, source clock.
@@ -83,10 +83,10 @@ class SourceState:
     state: State = "starting"
     detail: str = ""
     failed: bool = False
-    streams: set[Stream] = field(default_factory=set)
-    pids: dict[tuple[Stream, ...], set[int]] = field(default_factory=dict)
-    lateness_s: dict[Stream, float] = field(default_factory=dict)
-    losses: dict[Stream, Losses] = field(default_factory=dict)
+    modalities: set[Modality] = field(default_factory=set)
+    pids: dict[tuple[Modality, ...], set[int]] = field(default_factory=dict)
+    lateness_s: dict[Modality, float] = field(default_factory=dict)
+    losses: dict[Modality, Losses] = field(default_factory=dict)
     uncredited: int = 0
     frames: RateMeter = field(default_factory=RateMeter)
     hops: RateMeter = field(default_factory=RateMeter)
@@ -134,11 +134,12 @@ class SourceState:
         """How often capture began anew: processes that were started again, and devices that were reopened.
 
         Our own processes are counted by who starts them, as one may die before it connects; those of other hosts as
-        they connect. One process reports the same reopenings for each of its streams.
+        they connect. One process reports the same reopenings for each of its modalities.
         """
         successors = sum(len(pids) - 1 for pids in self.pids.values())
         reopened = sum(
-            max(self.losses[stream].restarts for stream in streams) for streams in self.pids
+            max(self.losses[modality].restarts for modality in modalities)
+            for modalities in self.pids
         )
         return max(started_again, successors) + reopened
 

@@ -3,7 +3,7 @@
 Pure: it is given data and the time, and never reads a clock or a socket. All times are on the source clock.
 
 Window k covers (t_k - window_s, t_k] with t_k = k * step_s and step_s = window_s / num_frames. It is *ready* when each
-stream that is delivering has been received up to t_k, or `lateness_s` after t_k at the latest.
+modality that is delivering has been received up to t_k, or `lateness_s` after t_k at the latest.
 
 A source that ends before the first window is over is *short*: it has one window, of all that there is.
 """
@@ -23,13 +23,13 @@ from emostream.sampling import (
     segment_midpoint_indices,
 )
 from stream.pubsub.messages import Dropped
-from stream.transport.protocol import LATENESS_S, PCM_RATE_HZ, Stream
+from stream.transport.protocol import LATENESS_S, PCM_RATE_HZ, Modality
 from stream.windows.audio_timeline import AudioTimeline, gap_of
 from stream.windows.window import GridFrame, Window, make_window, presence, short_video
 
 
 class _Progress:
-    """How far one stream has come."""
+    """How far one modality has come."""
 
     def __init__(self, lateness_s: float, *, awaited: bool) -> None:
         self.lateness_s = lateness_s
@@ -59,7 +59,7 @@ class Windower:
         window_s: length of a window in seconds.
         num_frames: grid points in a window.
         hop_steps: grid steps from one window to the next.
-        streams: what the source delivers; a stream that is not named is missing throughout.
+        modalities: what the source delivers; a modality that is not named is missing throughout.
         origin_s: when the source begins: 0 for files, the time of going live for devices. The first window is the
             first that begins at or after it on the grid.
         lossless: every window is cut, in order, on watermarks alone (`--pace max`); else the newest ready one is.
@@ -77,7 +77,7 @@ class Windower:
         window_s: float = 4.0,
         num_frames: int = 8,
         hop_steps: int = 1,
-        streams: Iterable[Stream] = ("video", "audio"),
+        modalities: Iterable[Modality] = ("video", "audio"),
         origin_s: float = 0.0,
         lossless: bool = False,
         video_lateness_s: float = LATENESS_S,
@@ -88,7 +88,7 @@ class Windower:
                 f"windower {source}: wanted window_s > 0, num_frames >= 1 and hop_steps >= 1, "
                 f"found {window_s}, {num_frames}, {hop_steps}"
             )
-        lateness: dict[Stream, float] = {"video": video_lateness_s, "audio": audio_lateness_s}
+        lateness: dict[Modality, float] = {"video": video_lateness_s, "audio": audio_lateness_s}
         self.source = source
         self.step_s = window_s / num_frames
         self._window_s = window_s
@@ -96,10 +96,10 @@ class Windower:
         self._hop = hop_steps
         self._lossless = lossless
         self._samples = round(window_s * PCM_RATE_HZ)
-        self._streams = {
-            # Live, a device that may never come is not waited for; a file must not lose its slower stream.
-            stream: _Progress(lateness[stream], awaited=lossless)
-            for stream in streams
+        self._progress = {
+            # Live, a device that may never come is not waited for; a file must not lose its slower modality.
+            modality: _Progress(lateness[modality], awaited=lossless)
+            for modality in modalities
         }
         self._first = grid_index(origin_s, self.step_s) + num_frames
         self._next = self._first  # the window that is cut next
@@ -117,8 +117,10 @@ class Windower:
 
     # What arrives
 
-    def add_frame(self, time_s: float, rgb: NDArray[np.uint8], mark_s: float | None = None) -> None:
-        """Add a frame captured at `time_s`, uint8 (H, W, 3) RGB; `mark_s` as in `mark`.
+    def add_frame(
+        self, time_s: float, rgb: NDArray[np.uint8], watermark_s: float | None = None
+    ) -> None:
+        """Add a frame captured at `time_s`, uint8 (H, W, 3) RGB; `watermark_s` as in `watermark`.
 
         By itself a frame also says that no earlier one will follow.
         """
@@ -135,7 +137,7 @@ class Windower:
         else:
             self._cells[cell] = (time_s, rgb)
         self._data_end_s = max(self._data_end_s, time_s)
-        self._reach("video", time_s if mark_s is None else max(time_s, mark_s))
+        self._reach("video", time_s if watermark_s is None else max(time_s, watermark_s))
 
     def add_pcm(self, start_s: float, pcm: NDArray[np.float32], gap_samples: int = 0) -> None:
         """Add sound.
@@ -153,26 +155,26 @@ class Windower:
         self._data_end_s = max(self._data_end_s, end_s)
         self._reach("audio", end_s)
 
-    def mark(self, stream: Stream, time_s: float) -> None:
-        """Nothing of `stream` captured at or before `time_s` will follow."""
-        self._reach(stream, time_s)
+    def watermark(self, modality: Modality, time_s: float) -> None:
+        """Nothing of `modality` captured at or before `time_s` will follow."""
+        self._reach(modality, time_s)
 
-    def mark_lost(self, stream: Stream) -> None:
+    def mark_lost(self, modality: Modality) -> None:
         """The device is gone: do not wait for it until it delivers again."""
-        if stream in self._streams:
-            self._streams[stream].awaited = False
+        if modality in self._progress:
+            self._progress[modality].awaited = False
 
-    def mark_end(self, streams: Iterable[Stream] = ("video", "audio")) -> None:
-        """The file is over for `streams`: nothing more will follow."""
-        for stream in streams:
-            if stream in self._streams:
-                self._streams[stream].awaited = False
-                self._streams[stream].ended = True
+    def mark_end(self, modalities: Iterable[Modality] = ("video", "audio")) -> None:
+        """The file is over for `modalities`: nothing more will follow."""
+        for modality in modalities:
+            if modality in self._progress:
+                self._progress[modality].awaited = False
+                self._progress[modality].ended = True
 
-    def set_lateness(self, stream: Stream, lateness_s: float) -> None:
-        """Wait so long after a window's end for what `stream` has captured until then."""
-        if stream in self._streams:
-            self._streams[stream].lateness_s = lateness_s
+    def set_lateness(self, modality: Modality, lateness_s: float) -> None:
+        """Wait so long after a window's end for what `modality` has captured until then."""
+        if modality in self._progress:
+            self._progress[modality].lateness_s = lateness_s
 
     def limit_sound(self, samples: int) -> None:
         """Of each window give the newest `samples` of sound only, as more is not for this model; the rest counts."""
@@ -216,7 +218,7 @@ class Windower:
 
     @property
     def finished(self) -> bool:
-        """Whether every stream has ended and no window is left."""
+        """Whether every modality has ended and no window is left."""
         return self._all_ended and self._next > self._last()
 
     @property
@@ -227,25 +229,27 @@ class Windower:
     def _is_ready(self, k: int, now_s: float | None) -> bool:
         if self._lossless:
             now_s = None
-        streams = self._streams.values()
+        progresses = self._progress.values()
         if self._all_ended:
             return k <= self._last()
         end_s = grid_time(k, self.step_s)
         if self._lossless and not self._reached(k):
             return False  # should nothing more come, this window is not one of the file's
-        if not all(stream.satisfied(end_s, now_s) for stream in streams):
+        if not all(progress.satisfied(end_s, now_s) for progress in progresses):
             return False
-        if any(stream.awaited or stream.watermark_s >= end_s for stream in streams):
+        if any(progress.awaited or progress.watermark_s >= end_s for progress in progresses):
             return True
         # Nothing to wait for: the clock alone moves on, or, lossless, nothing does.
         return now_s is not None and now_s >= self._deadline_s(end_s)
 
     @property
     def _all_ended(self) -> bool:
-        return all(stream.ended for stream in self._streams.values())
+        return all(progress.ended for progress in self._progress.values())
 
     def _deadline_s(self, end_s: float) -> float:
-        return end_s + max((stream.lateness_s for stream in self._streams.values()), default=0.0)
+        return end_s + max(
+            (progress.lateness_s for progress in self._progress.values()), default=0.0
+        )
 
     def _last(self) -> int:
         """Last window of a file: the one whose end is nearest to the end of its data, and at least the first."""
@@ -331,9 +335,9 @@ class Windower:
 
     # Memory
 
-    def _reach(self, stream: Stream, time_s: float) -> None:
-        if stream in self._streams:
-            self._streams[stream].reach(time_s)
+    def _reach(self, modality: Modality, time_s: float) -> None:
+        if modality in self._progress:
+            self._progress[modality].reach(time_s)
         if self._lossless:
             return
         # A window that ended so long ago would not be taken any more, and its data need not be kept.

@@ -38,7 +38,7 @@ def main() -> int:
         faulty.read(timeout_ms)
 
     return run_capture(
-        args, lambda link: run_device(link, faulty, "video", send_next), streams=("video",)
+        args, lambda link: run_device(link, faulty, "video", send_next), modalities=("video",)
     )
 
 

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.capture import lifeline
-from stream.transport.events import IngestEvent
-from stream.transport.receiver import IngestServer
+from stream.transport.events import Event
+from stream.transport.receiver import Receiver
 
 Picture = Callable[[float], NDArray[np.uint8]]
 
@@ -73,9 +73,9 @@ class CaptureProcess:
     ) -> None:
         self._command = [sys.executable, "-P", "-m", module, "--source", "cam0", *options]
         self._environment = environment or {}
-        self.server = IngestServer(step_s=step_s)
+        self.server = Receiver(step_s=step_s)
         self.process: subprocess.Popen[bytes] | None = None
-        self.events: list[IngestEvent] = []
+        self.events: list[Event] = []
         self._heard = 0
 
     def __enter__(self) -> "CaptureProcess":
@@ -97,9 +97,7 @@ class CaptureProcess:
         self.process.communicate()
         self.server.close()
 
-    def hear(
-        self, condition: Callable[[IngestEvent], object], wait_s: float = WAIT_S
-    ) -> IngestEvent:
+    def hear(self, condition: Callable[[Event], object], wait_s: float = WAIT_S) -> Event:
         """The next event that fulfils the condition; all that came are kept in `events`."""
         deadline_s = time.monotonic() + wait_s
         while True:

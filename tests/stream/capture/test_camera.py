@@ -13,8 +13,9 @@ from stream.capture.camera import Camera, CameraFrame, StillPicture
 from stream.capture.camera_driver import CameraConfig, FrameStamps, to_rgb
 from stream.capture.device import Backoff
 from stream.capture.process import EXIT_USER_ERROR
-from stream.transport.events import Frame, IngestEvent, StateChanged
+from stream.transport.events import Event
 from stream.transport.grid_picker import grid_index
+from stream.transport.protocol import FrameHeader, State
 from tests.stream.rigs import (
     WAIT_S,
     CaptureProcess,
@@ -27,8 +28,8 @@ from tests.stream.rigs import (
 )
 
 
-def is_state(state: str) -> Callable[[IngestEvent], bool]:
-    return lambda event: isinstance(event, StateChanged) and event.state == state
+def is_state(state: str) -> Callable[[Event], bool]:
+    return lambda event: isinstance(event.message, State) and event.message.state == state
 
 
 def drain(camera: Camera) -> None:
@@ -185,19 +186,17 @@ def test_process_sends_the_newest_frame_of_each_grid_cell() -> None:
         MjpegCamera(stamped_picture) as server,
         CaptureProcess("stream.capture.camera", "--video", server.url, step_s=0.2) as capture,
     ):
-        frames: list[Frame] = []
-        while len(frames) < 12:
-            event = capture.hear(lambda event: isinstance(event, Frame))
-            assert isinstance(event, Frame)
-            frames.append(event)
-        cells = [grid_index(frame.time_s, 0.2) for frame in frames]
+        frames = [
+            capture.hear(lambda event: isinstance(event.message, FrameHeader)) for _ in range(12)
+        ]
+        cells = [grid_index(frame.message.time_s, 0.2) for frame in frames]
         assert cells == sorted(set(cells))
         for frame in frames[3:]:  # the first may have been buffered while the stream was probed
-            assert -0.001 < frame.time_s - stamp_of(frame.rgb) < 1.0
+            assert -0.001 < frame.message.time_s - stamp_of(frame.data) < 1.0
         assert ("video", "live") in [
-            (event.stream, event.state)
+            (event.message.modality, event.message.state)
             for event in capture.events
-            if isinstance(event, StateChanged)
+            if isinstance(event.message, State)
         ]
         assert capture.quit() == 0
 
@@ -211,14 +210,14 @@ def test_process_reports_loss_and_return() -> None:
     ):
         capture.hear(is_state("live"))
         server.stop()
-        lost = capture.hear(is_state("lost"))
-        assert isinstance(lost, StateChanged)
+        lost = capture.hear(is_state("lost")).message
+        assert isinstance(lost, State)
         assert "no picture" in lost.detail
         server.start()
-        back = capture.hear(is_state("live"))
-        assert isinstance(back, StateChanged)
+        back = capture.hear(is_state("live")).message
+        assert isinstance(back, State)
         assert back.restarts == 1
-        capture.hear(lambda event: isinstance(event, Frame))
+        capture.hear(lambda event: isinstance(event.message, FrameHeader))
         assert capture.quit() == 0
 
 

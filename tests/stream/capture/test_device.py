@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stream.capture.device import EXIT_STUCK, index_or_name
-from stream.transport.events import StateChanged
+from stream.transport.protocol import State
 from tests.stream.rigs import CaptureProcess, until
 
 ROOT = str(Path(__file__).parents[3])
@@ -34,7 +34,9 @@ def exit_code(capture: CaptureProcess) -> int:
 
 def states(capture: CaptureProcess) -> list[tuple[str, str]]:
     capture.events += capture.server.poll(timeout_ms=200)
-    return [(e.state, e.detail) for e in capture.events if isinstance(e, StateChanged)]
+    return [
+        (e.message.state, e.message.detail) for e in capture.events if isinstance(e.message, State)
+    ]
 
 
 @pytest.mark.parametrize("text", ["rtsp://10.0.0.2/live", "yeti", "-1"])
@@ -54,7 +56,7 @@ def test_a_driver_that_hangs_is_reported_and_its_process_ends() -> None:
 
 def test_a_process_that_is_to_stop_does_not_wait_for_its_driver() -> None:
     with faulty("hang-later") as capture:
-        capture.hear(lambda event: isinstance(event, StateChanged) and event.state == "lost")
+        capture.hear(lambda e: isinstance(e.message, State) and e.message.state == "lost")
         assert capture.quit() == 0
 
 

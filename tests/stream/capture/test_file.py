@@ -18,22 +18,15 @@ import pytest
 from emostream.media import MediaReader, PcmChunk
 from stream.capture import network as network_capture
 from stream.capture.device import Backoff
-from stream.capture.network import LOST_AFTER_S, STREAMS, SharedClock
+from stream.capture.network import LOST_AFTER_S, MODALITIES, SharedClock
 from stream.capture.supervisor import Capture, Supervisor
-from stream.transport.events import (
-    Connected,
-    Ended,
-    EpochSet,
-    Frame,
-    IngestEvent,
-    Pcm,
-    StateChanged,
-)
+from stream.transport.events import Event
 from stream.transport.peers import INITIAL_CREDIT
+from stream.transport.protocol import End, Epoch, FrameHeader, Hello, PcmHeader, State
 from stream.transport.sender import CaptureLink
 from stream.windows.windower import Windower
 from tests.media_factory import Audio, Video, beep, flash, noise, read_number, write_media
-from tests.stream.ingest_rig import WAIT_S, Receiver
+from tests.stream.receiver_rig import WAIT_S, Listening, events_of
 from tests.stream.rigs import MjpegCamera, RtspCamera
 
 RATE_HZ = 16_000
@@ -49,11 +42,11 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
-def supervised(receiver: Receiver, location: str | Path, *options: str, **more) -> Supervisor:
+def supervised(receiver: Listening, location: str | Path, *options: str, **more) -> Supervisor:
     capture = Capture(
         module="stream.capture.file",
         source="clip",
-        streams=("video", "audio"),
+        modalities=("video", "audio"),
         arguments=["--location", str(location), *options],
     )
     return Supervisor(
@@ -64,30 +57,45 @@ def supervised(receiver: Receiver, location: str | Path, *options: str, **more) 
     )
 
 
-def play(location: str | Path, *options: str) -> list[IngestEvent]:
+def play(location: str | Path, *options: str) -> list[Event]:
     """Everything that the process sends for a file, from start to exit."""
-    with Receiver(STEP_S) as receiver, supervised(receiver, location, *options) as supervisor:
+    with Listening(STEP_S) as receiver, supervised(receiver, location, *options) as supervisor:
         receiver.server.start()
         supervisor.start()
-        receiver.wait_events(Ended)
+        receiver.wait_events(End)
         assert supervisor.wait(WAIT_S)
         assert supervisor.restarts("clip") == 0
         return list(receiver.events)
 
 
-def received(receiver: Receiver) -> int:
-    return len(receiver.of(Frame)) + len(receiver.of(Pcm))
+def received(receiver: Listening) -> int:
+    return len(receiver.of(FrameHeader)) + len(receiver.of(PcmHeader))
 
 
-def sound(events: list[IngestEvent]) -> np.ndarray:
+def sound(events: list[Event]) -> np.ndarray:
     """All sound on its raster, from time 0; NaN where there was none."""
-    chunks = [event for event in events if isinstance(event, Pcm)]
-    end = max(round(chunk.start_s * RATE_HZ) + chunk.pcm.size for chunk in chunks)
+    chunks = events_of(events, PcmHeader)
+    end = max(round(chunk.message.start_s * RATE_HZ) + chunk.data.size for chunk in chunks)
     out = np.full(end, np.nan, np.float32)
     for chunk in chunks:
-        first = round(chunk.start_s * RATE_HZ)
-        out[first : first + chunk.pcm.size] = chunk.pcm
+        first = round(chunk.message.start_s * RATE_HZ)
+        out[first : first + chunk.data.size] = chunk.data
     return out
+
+
+def shown(events: list[Event]) -> list[tuple[float, int]]:
+    """Times and numbers of the frames that came."""
+    return [
+        (event.message.time_s, read_number(event.data)) for event in events_of(events, FrameHeader)
+    ]
+
+
+def add(windower: Windower, event: Event) -> None:
+    match event.message:
+        case FrameHeader() as frame:
+            windower.add_frame(frame.time_s, event.data, frame.watermark_s)
+        case PcmHeader() as chunk:
+            windower.add_pcm(chunk.start_s, event.data, chunk.gap_samples)
 
 
 def expected(path: Path) -> tuple[list[tuple[float, int]], np.ndarray]:
@@ -106,53 +114,58 @@ def expected(path: Path) -> tuple[list[tuple[float, int]], np.ndarray]:
 def test_a_file_arrives_whole(clip: Path, pace: str) -> None:
     events = play(clip, "--pace", pace)
     frames, pcm = expected(clip)
-    received = [event for event in events if isinstance(event, Frame)]
-    assert [(frame.time_s, read_number(frame.rgb)) for frame in received] == frames
-    assert [frame.mark_s for frame in received] == [0.0, 0.5, 1.0, 1.5, 2.0, 2.5]
+    assert shown(events) == frames
+    assert [event.message.watermark_s for event in events_of(events, FrameHeader)] == [
+        0.0,
+        0.5,
+        1.0,
+        1.5,
+        2.0,
+        2.5,
+    ]
     np.testing.assert_array_equal(sound(events), pcm)
-    states = [event for event in events if isinstance(event, StateChanged)]
-    assert {(state.stream, state.state) for state in states} == {
+    states = [event.message for event in events_of(events, State)]
+    assert {(state.modality, state.state) for state in states} == {
         ("video", "live"),
         ("audio", "live"),
     }
     assert all(state.dropped_frames == state.dropped_audio_ms == 0 for state in states)
-    connected = next(event for event in events if isinstance(event, Connected))
+    connected = events_of(events, Hello)[0].message
     assert (connected.clock, connected.lossless) == ("media", pace == "max")
-    epochs = [event.epoch_s for event in events if isinstance(event, EpochSet)]
+    epochs = [event.message.epoch_s for event in events_of(events, Epoch)]
     assert len(epochs) == (pace == "realtime")
     for (
         epoch_s
     ) in epochs:  # nothing comes before its time; the schedule is absolute, so nothing drifts
-        for event in events:
-            if isinstance(event, Frame):
-                assert event.received_s >= epoch_s + event.time_s
-            elif isinstance(event, Pcm):
-                assert event.received_s >= epoch_s + event.start_s + event.pcm.size / RATE_HZ
+        for event in events_of(events, FrameHeader):
+            assert event.received_s >= epoch_s + event.message.time_s
+        for event in events_of(events, PcmHeader):
+            end_s = event.message.start_s + event.data.size / RATE_HZ
+            assert event.received_s >= epoch_s + end_s
 
 
 def test_nothing_is_sent_before_the_model_is_warm(clip: Path) -> None:
-    with Receiver(STEP_S) as receiver, supervised(receiver, clip) as supervisor:
+    with Listening(STEP_S) as receiver, supervised(receiver, clip) as supervisor:
         supervisor.start()
-        receiver.wait_events(Connected)
+        receiver.wait_events(Hello)
         before_s = time.perf_counter()
         receiver.server.start()
-        epoch = receiver.wait_events(EpochSet)[0]
-        assert epoch.epoch_s >= before_s
-        first = receiver.wait_events(Pcm)[0]
-        assert receiver.events.index(first) > receiver.events.index(epoch)
+        assert receiver.wait_events(Epoch)[0].epoch_s >= before_s
+        receiver.wait_events(PcmHeader)
+        assert isinstance(receiver.events_of(Epoch, PcmHeader)[0].message, Epoch)
 
 
 def test_full_speed_waits_for_credit(clip: Path) -> None:
-    with Receiver(STEP_S, grant=False) as receiver:
+    with Listening(STEP_S, grant=False) as receiver:
         with supervised(receiver, clip, "--pace", "max") as supervisor:
             receiver.server.start()
             supervisor.start()
             receiver.wait_for(lambda: received(receiver) == INITIAL_CREDIT)
-            assert not receiver.of(Ended)
+            assert not receiver.of(End)
             receiver.server.grant("clip", 3)
             receiver.wait_for(lambda: received(receiver) == INITIAL_CREDIT + 3)
             receiver.server.grant("clip", 1000)
-            receiver.wait_events(Ended)
+            receiver.wait_events(End)
         np.testing.assert_array_equal(sound(receiver.events), expected(clip)[1])
 
 
@@ -162,10 +175,10 @@ def test_loop_goes_on_in_time_without_a_seam(tmp_path: Path) -> None:
         Video(duration_s=1.2),
         Audio(duration_s=1.2, codec="flac", sound=noise(seed=3)),
     )
-    with Receiver(STEP_S) as receiver, supervised(receiver, path, "--loop") as supervisor:
+    with Listening(STEP_S) as receiver, supervised(receiver, path, "--loop") as supervisor:
         receiver.server.start()
         supervisor.start()
-        receiver.wait_for(lambda: any(pcm.start_s > 3.0 for pcm in receiver.of(Pcm)))
+        receiver.wait_for(lambda: any(pcm.start_s > 3.0 for pcm in receiver.of(PcmHeader)))
         receiver.stop()
         receiver.server.close()
         assert supervisor.wait(WAIT_S)
@@ -175,28 +188,27 @@ def test_loop_goes_on_in_time_without_a_seam(tmp_path: Path) -> None:
         repeats = -(-heard.size // once.size)
         np.testing.assert_array_equal(heard, np.tile(once, repeats)[: heard.size])
         # The newest frame of each grid cell of 0.5 s, across the seams at 1.2 and 2.4 s.
-        shown = [(frame.time_s, read_number(frame.rgb)) for frame in receiver.of(Frame)]
-        assert [number for time_s, number in shown if time_s <= 2.5][:5] == [0, 12, 25, 7, 20]
-        assert [round(time_s, 3) for time_s, _ in shown][:5] == [0.0, 0.48, 1.0, 1.48, 2.0]
+        frames = shown(receiver.events)
+        assert [number for time_s, number in frames if time_s <= 2.5][:5] == [0, 12, 25, 7, 20]
+        assert [round(time_s, 3) for time_s, _ in frames][:5] == [0.0, 0.48, 1.0, 1.48, 2.0]
 
 
 @pytest.mark.parametrize(
-    ("video", "audio", "streams"),
+    ("video", "audio", "modalities"),
     [
         (Video(duration_s=1.0), None, ("video",)),
         (None, Audio(duration_s=1.0, codec="flac"), ("audio",)),
     ],
 )
-def test_a_file_with_one_stream_announces_one(
-    tmp_path: Path, video: Video | None, audio: Audio | None, streams: tuple[str, ...]
+def test_a_file_with_one_modality_announces_one(
+    tmp_path: Path, video: Video | None, audio: Audio | None, modalities: tuple[str, ...]
 ) -> None:
     path = write_media(tmp_path / "one.mkv", video, audio)
     events = play(path, "--pace", "max")
-    assert [event.streams for event in events if isinstance(event, Connected | Ended)] == [
-        streams
-    ] * 2
-    kinds = {type(event) for event in events} & {Frame, Pcm}
-    assert kinds == {Frame if streams == ("video",) else Pcm}
+    announced = [event.hello.modalities for event in events_of(events, Hello, End)]
+    assert announced == [modalities] * 2
+    kinds = {type(event.message) for event in events} & {FrameHeader, PcmHeader}
+    assert kinds == {FrameHeader if modalities == ("video",) else PcmHeader}
 
 
 def test_sound_that_the_file_lacks_is_marked(tmp_path: Path) -> None:
@@ -206,14 +218,11 @@ def test_sound_that_the_file_lacks_is_marked(tmp_path: Path) -> None:
         Audio(duration_s=2.0, codec="pcm_s16le", sound=noise(), lost=[(0.5, 1.0)]),
     )
     events = play(path, "--pace", "max")
-    lacking = sum(event.gap_samples for event in events if isinstance(event, Pcm))
+    lacking = sum(event.message.gap_samples for event in events_of(events, PcmHeader))
     assert lacking == pytest.approx(0.5 * RATE_HZ, abs=0.03 * RATE_HZ)
     windower = Windower("clip", window_s=2.0, num_frames=4, lossless=True)
     for event in events:
-        if isinstance(event, Frame):
-            windower.add_frame(event.time_s, event.rgb, event.mark_s)
-        elif isinstance(event, Pcm):
-            windower.add_pcm(event.start_s, event.pcm, event.gap_samples)
+        add(windower, event)
     windower.mark_end()
     window = windower.advance()
     assert window is not None
@@ -227,10 +236,7 @@ def test_windows_of_the_process_equal_the_file_read_directly(clip: Path) -> None
     windower = Windower("clip", window_s=1.0, num_frames=2, lossless=True)
     windows = []
     for event in events:
-        if isinstance(event, Frame):
-            windower.add_frame(event.time_s, event.rgb, event.mark_s)
-        elif isinstance(event, Pcm):
-            windower.add_pcm(event.start_s, event.pcm, event.gap_samples)
+        add(windower, event)
         windows += iter(windower.advance, None)
     windower.mark_end()
     windows += iter(windower.advance, None)
@@ -256,42 +262,41 @@ def test_flash_and_beep_meet_within_a_grid_step(tmp_path: Path) -> None:
     events = play(path)
     beep_s = int(np.flatnonzero(np.abs(sound(events)) > 0.2)[0]) / RATE_HZ
     assert beep_s == pytest.approx(0.76, abs=0.03)
-    bright = [event for event in events if isinstance(event, Frame) and event.rgb.mean() > 128]
-    assert 0 <= bright[0].time_s - beep_s <= STEP_S
+    bright = [event for event in events_of(events, FrameHeader) if event.data.mean() > 128]
+    assert 0 <= bright[0].message.time_s - beep_s <= STEP_S
 
 
 def test_a_killed_process_goes_on_with_the_schedule(clip: Path) -> None:
-    with Receiver(STEP_S) as receiver, supervised(receiver, clip) as supervisor:
+    with Listening(STEP_S) as receiver, supervised(receiver, clip) as supervisor:
         receiver.server.start()
         supervisor.start()
-        receiver.wait_for(lambda: any(pcm.start_s > 0.5 for pcm in receiver.of(Pcm)))
-        os.kill(receiver.of(Connected)[0].pid, signal.SIGKILL)
-        receiver.wait_events(Ended)
+        receiver.wait_for(lambda: any(pcm.start_s > 0.5 for pcm in receiver.of(PcmHeader)))
+        os.kill(receiver.of(Hello)[0].pid, signal.SIGKILL)
+        receiver.wait_events(End)
         assert supervisor.wait(WAIT_S)
         assert supervisor.restarts("clip") == 1
-        assert len(receiver.of(EpochSet)) == 1
+        assert len(receiver.of(Epoch)) == 1
         heard, once = sound(receiver.events), expected(clip)[1]
         assert heard.size == once.size
         there = ~np.isnan(heard)
         np.testing.assert_array_equal(heard[there], once[there])
         assert not there.all()  # what was played while it was down is lost, as live
-        assert receiver.of(StateChanged)[-1].restarts == 0  # nothing was reopened within a process
+        assert receiver.of(State)[-1].restarts == 0  # nothing was reopened within a process
 
 
 def test_a_killed_process_loses_nothing_at_full_speed(clip: Path) -> None:
-    with Receiver(STEP_S, grant=False) as receiver:
+    with Listening(STEP_S, grant=False) as receiver:
         with supervised(receiver, clip, "--pace", "max") as supervisor:
             receiver.server.start()
             supervisor.start()
             receiver.wait_for(lambda: received(receiver) == INITIAL_CREDIT)
-            os.kill(receiver.of(Connected)[0].pid, signal.SIGKILL)
-            receiver.wait_events(Connected, 2)
+            os.kill(receiver.of(Hello)[0].pid, signal.SIGKILL)
+            receiver.wait_events(Hello, 2)
             receiver.server.grant("clip", 1000)
-            receiver.wait_events(Ended)
+            receiver.wait_events(End)
         frames, pcm = expected(clip)
         np.testing.assert_array_equal(sound(receiver.events), pcm)
-        shown = {frame.time_s: read_number(frame.rgb) for frame in receiver.of(Frame)}
-        assert sorted(shown.items()) == frames
+        assert sorted(dict(shown(receiver.events)).items()) == frames
 
 
 @pytest.mark.parametrize("kind", ["missing", "text"])
@@ -300,7 +305,7 @@ def test_a_file_that_cannot_be_read_is_a_user_error(tmp_path: Path, kind: str) -
     if kind == "text":
         path.write_text("no media at all")
     failures: list[tuple[str, str, str]] = []
-    with Receiver() as receiver:
+    with Listening() as receiver:
         supervisor = supervised(receiver, path, on_failed=lambda *failure: failures.append(failure))
         with supervisor:
             supervisor.start()
@@ -311,7 +316,7 @@ def test_a_file_that_cannot_be_read_is_a_user_error(tmp_path: Path, kind: str) -
 
 
 def test_sigterm_ends_it_with_0(clip: Path) -> None:
-    with Receiver(STEP_S) as receiver:
+    with Listening(STEP_S) as receiver:
         address = receiver.server.bind_local()
         command = [sys.executable, "-P", "-m", "stream.capture.file", "--loop"]
         process = subprocess.Popen(
@@ -320,7 +325,7 @@ def test_sigterm_ends_it_with_0(clip: Path) -> None:
         )
         with process:
             receiver.server.start()
-            receiver.wait_events(Pcm)
+            receiver.wait_events(PcmHeader)
             process.terminate()
             assert process.wait(WAIT_S) == 0
 
@@ -353,59 +358,59 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
 
 
 def test_a_recording_behind_a_url_is_played_in_real_time_to_its_end(clip: Path) -> None:
-    with Recording(clip.parent) as url, Receiver(STEP_S) as receiver:
+    with Recording(clip.parent) as url, Listening(STEP_S) as receiver:
         with supervised(receiver, f"{url}/{clip.name}") as supervisor:
             receiver.server.start()
             supervisor.start()
-            receiver.wait_events(Ended)
+            receiver.wait_events(End)
             assert supervisor.wait(WAIT_S)
-        chunks, once = receiver.of(Pcm), expected(clip)[1]
-        np.testing.assert_array_equal(np.concatenate([chunk.pcm for chunk in chunks]), once)
-        assert receiver.of(Connected)[0].clock == "host"
-        origin_s = chunks[0].start_s
+        chunks, once = receiver.events_of(PcmHeader), expected(clip)[1]
+        np.testing.assert_array_equal(np.concatenate([chunk.data for chunk in chunks]), once)
+        assert receiver.of(Hello)[0].clock == "host"
+        origin_s = chunks[0].message.start_s
         for chunk in chunks:
-            assert chunk.received_s >= chunk.start_s + chunk.pcm.size / RATE_HZ
-        shown = [(frame.time_s - origin_s, read_number(frame.rgb)) for frame in receiver.of(Frame)]
-        for time_s, number in shown:
-            assert time_s == pytest.approx(number / 25, abs=1e-3)
+            assert chunk.received_s >= chunk.message.start_s + chunk.data.size / RATE_HZ
+        for time_s, number in shown(receiver.events):
+            assert time_s - origin_s == pytest.approx(number / 25, abs=1e-3)
 
 
 def test_a_live_stream_that_dies_is_reported_and_taken_up_again() -> None:
-    with MjpegCamera() as camera, Receiver(STEP_S) as receiver:
+    with MjpegCamera() as camera, Listening(STEP_S) as receiver:
         with supervised(receiver, camera.url, "--lost-after-s", "1") as supervisor:
             receiver.server.start()
             supervisor.start()
-            receiver.wait_events(Frame, 2)
+            receiver.wait_events(FrameHeader, 2)
             camera.stop()
-            lost_at = len(receiver.of(Frame))
+            lost_at = len(receiver.of(FrameHeader))
             receiver.wait_for(
                 lambda: any(video_state(event) == "lost" for event in receiver.events)
             )
             camera.start()
-            receiver.wait_events(Frame, lost_at + 2)
-            video = [event.state for event in receiver.of(StateChanged) if event.stream == "video"]
+            receiver.wait_events(FrameHeader, lost_at + 2)
+            video = [event.state for event in receiver.of(State) if event.modality == "video"]
             assert video[-1] == "live"
-        silent = [event for event in receiver.of(StateChanged) if event.stream == "audio"]
+        silent = [event for event in receiver.of(State) if event.modality == "audio"]
         assert silent[-1].state in ("lost", "retrying")  # an MJPEG stream has no sound
-        assert receiver.of(Connected)[0].clock == "host"
-        assert len(receiver.of(Connected)) == 1
-        for frame in receiver.of(Frame):
-            assert frame.time_s <= frame.received_s
+        assert receiver.of(Hello)[0].clock == "host"
+        assert len(receiver.of(Hello)) == 1
+        for frame in receiver.events_of(FrameHeader):
+            assert frame.message.time_s <= frame.received_s
 
 
-def video_state(event: IngestEvent) -> str | None:
-    return event.state if isinstance(event, StateChanged) and event.stream == "video" else None
+def video_state(event: Event) -> str | None:
+    message = event.message
+    return message.state if isinstance(message, State) and message.modality == "video" else None
 
 
 def test_a_live_stream_that_hangs_is_lost_by_our_own_deadline() -> None:
     with (
         MjpegCamera() as camera,
-        Receiver(STEP_S) as receiver,
+        Listening(STEP_S) as receiver,
         supervised(receiver, camera.url, "--lost-after-s", "0.5") as supervisor,
     ):
         receiver.server.start()
         supervisor.start()
-        receiver.wait_events(Frame, 2)
+        receiver.wait_events(FrameHeader, 2)
         camera.hang()
         receiver.wait_for(lambda: any(video_state(event) == "lost" for event in receiver.events))
 
@@ -418,8 +423,8 @@ def test_a_reader_that_breaks_ends_the_process_and_is_no_silence(
 
     monkeypatch.setattr(network_capture, "MediaReader", broken)
     with (
-        Receiver() as receiver,
-        CaptureLink(receiver.server.bind_local(), source="url", streams=STREAMS) as link,
+        Listening() as receiver,
+        CaptureLink(receiver.server.bind_local(), source="url", modalities=MODALITIES) as link,
     ):
         link.wait_ready(WAIT_S)
         with pytest.raises(RuntimeError, match="not foreseen"):
@@ -442,10 +447,10 @@ def rtsp(rtsp_available: None) -> Iterator[RtspCamera]:
 
 
 def test_rtsp_is_live(rtsp: RtspCamera) -> None:
-    with Receiver(STEP_S) as receiver, supervised(receiver, rtsp.url) as supervisor:
+    with Listening(STEP_S) as receiver, supervised(receiver, rtsp.url) as supervisor:
         receiver.server.start()
         supervisor.start()
-        receiver.wait_events(Frame, 3)
-        assert receiver.of(Connected)[0].clock == "host"
-        for frame in receiver.of(Frame):
-            assert frame.time_s <= frame.received_s
+        receiver.wait_events(FrameHeader, 3)
+        assert receiver.of(Hello)[0].clock == "host"
+        for frame in receiver.events_of(FrameHeader):
+            assert frame.message.time_s <= frame.received_s

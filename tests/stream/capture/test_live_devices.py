@@ -12,9 +12,16 @@ from stream.capture.sources import DeviceSource, MediaSource, Source
 from stream.capture.supervisor import Supervisor
 from stream.pubsub.messages import Label
 from stream.serve.run import captures
-from stream.transport.events import Connected, Ended, Frame, Marked, Pcm, StateChanged
-from stream.transport.protocol import PCM_RATE_HZ
-from stream.transport.receiver import IngestServer
+from stream.transport.protocol import (
+    PCM_RATE_HZ,
+    End,
+    FrameHeader,
+    Hello,
+    PcmHeader,
+    State,
+    Watermark,
+)
+from stream.transport.receiver import Receiver
 from stream.windows.window import Window
 from stream.windows.windower import Windower
 from tests.media_factory import Audio, Video, beep, flash, write_media
@@ -107,7 +114,7 @@ def test_a_microphone_without_a_camera(sound_server: SoundServer) -> None:
 def windows_of(source: Source, enough: Callable[[list[Window]], object]) -> list[Window]:
     """Windows cut from what the source's own capture processes deliver, until there are enough."""
     is_file = isinstance(source, MediaSource)
-    with IngestServer(step_s=STEP_S) as server:
+    with Receiver(step_s=STEP_S) as server:
         address = server.bind_local()
         windower = Windower(
             source.name,
@@ -124,20 +131,20 @@ def windows_of(source: Source, enough: Callable[[list[Window]], object]) -> list
             while not enough(windows):
                 assert time.monotonic() < deadline_s, f"{len(windows)} windows, not enough"
                 for event in server.poll(timeout_ms=50):
-                    match event:
-                        case Connected():
-                            for stream in event.streams:
-                                windower.set_lateness(stream, event.lateness_s)
-                        case Frame():
-                            windower.add_frame(event.time_s, event.rgb, event.mark_s)
-                        case Pcm():
-                            windower.add_pcm(event.start_s, event.pcm, event.gap_samples)
-                        case Marked():
-                            windower.mark(event.stream, event.time_s)
-                        case StateChanged(state="lost" | "retrying"):
-                            windower.mark_lost(event.stream)
-                        case Ended():
-                            windower.mark_end(event.streams)
+                    match event.message:
+                        case Hello() as hello:
+                            for modality in hello.modalities:
+                                windower.set_lateness(modality, hello.lateness_s)
+                        case FrameHeader() as frame:
+                            windower.add_frame(frame.time_s, event.data, frame.watermark_s)
+                        case PcmHeader() as chunk:
+                            windower.add_pcm(chunk.start_s, event.data, chunk.gap_samples)
+                        case Watermark(modality, time_s):
+                            windower.watermark(modality, time_s)
+                        case State(modality=modality, state="lost" | "retrying"):
+                            windower.mark_lost(modality)
+                        case End():
+                            windower.mark_end(event.hello.modalities)
                 while (window := windower.advance(time.perf_counter())) is not None:
                     windows.append(window)
         return windows

@@ -14,8 +14,8 @@ from stream.capture.microphone import Microphone, MicrophoneConfig
 from stream.capture.microphone_driver import SoundInput, choose
 from stream.capture.sound_inbox import DigitalSilence
 from stream.capture.sound_track import Block, SoundChunk
-from stream.transport.events import IngestEvent, Pcm, StateChanged
-from stream.transport.protocol import PCM_RATE_HZ
+from stream.transport.events import Event
+from stream.transport.protocol import PCM_RATE_HZ, PcmHeader, State
 from tests.stream.rigs import (
     WAIT_S,
     CaptureProcess,
@@ -177,7 +177,7 @@ def test_no_such_microphone_is_reported_with_what_there_is(sounds: SoundServer) 
 
 def test_process_sends_continuous_sound_and_survives_loss(sounds: SoundServer) -> None:
     def is_state(state: str):
-        return lambda event: isinstance(event, StateChanged) and event.state == state
+        return lambda event: isinstance(event.message, State) and event.message.state == state
 
     number = sounds.null_sink(SPEAKER)
     try:
@@ -188,19 +188,24 @@ def test_process_sends_continuous_sound_and_survives_loss(sounds: SoundServer) -
             environment=sounds.environment,
         ) as capture:
             capture.hear(is_state("live"))
-            heard: list[IngestEvent] = [
-                capture.hear(lambda event: isinstance(event, Pcm)) for _ in range(40)
+            heard: list[Event] = [
+                capture.hear(lambda event: isinstance(event.message, PcmHeader)) for _ in range(40)
             ]
-            chunks = [event for event in heard if isinstance(event, Pcm)]
-            ends_s = [event.start_s + len(event.pcm) / PCM_RATE_HZ for event in chunks]
-            for event, end_s in zip(chunks[1:], ends_s, strict=False):
-                assert event.start_s >= end_s - 1e-6
-                assert event.start_s <= end_s + 0.05
+            starts_s = [event.message.start_s for event in heard]
+            lengths_s = [len(event.data) / PCM_RATE_HZ for event in heard]
+            ends_s = [start_s + s for start_s, s in zip(starts_s, lengths_s, strict=True)]
+            for start_s, end_s in zip(starts_s[1:], ends_s, strict=False):
+                assert start_s >= end_s - 1e-6
+                assert start_s <= end_s + 0.05
             sounds.unload(number)
-            assert "no sound" in capture.hear(is_state("lost")).detail
+            assert "no sound" in capture.hear(is_state("lost")).message.detail
             number = sounds.null_sink(SPEAKER)
-            assert capture.hear(is_state("live")).restarts == 1
-            capture.hear(lambda event: isinstance(event, Pcm) and event.start_s > ends_s[-1])
+            assert capture.hear(is_state("live")).message.restarts == 1
+            capture.hear(
+                lambda event: (
+                    isinstance(event.message, PcmHeader) and event.message.start_s > ends_s[-1]
+                )
+            )
             assert capture.quit() == 0
     finally:
         sounds.unload(number)

@@ -14,9 +14,8 @@ import pytest
 
 from stream.capture.device import Backoff
 from stream.capture.supervisor import Capture, Supervisor
-from stream.transport.events import Connected, StateChanged
-from stream.transport.protocol import IngestAddress
-from tests.stream.ingest_rig import WAIT_S, Receiver
+from stream.transport.protocol import Hello, IngestAddress, State
+from tests.stream.receiver_rig import WAIT_S, Listening
 from tests.stream.rigs import until
 
 BEACON = """
@@ -27,7 +26,7 @@ def capture(link):
     link.send_state("video", "live")
     link.wait_stopped()
 
-sys.exit(run_capture(capture_parser("beacon", "").parse_args(), capture, streams=("video",)))
+sys.exit(run_capture(capture_parser("beacon", "").parse_args(), capture, modalities=("video",)))
 """
 # Says that it lives, then hangs as a driver may: in C, with the interpreter's lock held, deaf to signals.
 STUCK = """
@@ -41,7 +40,7 @@ def capture(link):
     for _ in range(2):  # the second time for ever
         libc.pthread_mutex_lock(mutex)
 
-sys.exit(run_capture(capture_parser("stuck", "").parse_args(), capture, streams=("video",)))
+sys.exit(run_capture(capture_parser("stuck", "").parse_args(), capture, modalities=("video",)))
 """
 CODES = """
 import sys
@@ -60,18 +59,18 @@ raise RuntimeError(f"cannot read {parser.parse_args().video}")
 """
 PARENT = """
 import sys, time
-from stream.transport.receiver import IngestServer
-from stream.transport.events import StateChanged
+from stream.transport.receiver import Receiver
+from stream.transport.protocol import State
 from stream.capture.supervisor import Capture, Supervisor
 
-server = IngestServer(step_s=0.5)
+server = Receiver(step_s=0.5)
 address = server.bind_local()
-capture = Capture(module=sys.argv[1], source="cam", streams=("video",))
-supervisor = Supervisor(address, [capture, Capture(module=sys.argv[1], source="cam2", streams=("video",))])
+capture = Capture(module=sys.argv[1], source="cam", modalities=("video",))
+supervisor = Supervisor(address, [capture, Capture(module=sys.argv[1], source="cam2", modalities=("video",))])
 supervisor.start()
 live = 0
 while live < 2:
-    live += sum(isinstance(event, StateChanged) for event in server.poll(100))
+    live += sum(isinstance(event.message, State) for event in server.poll(100))
 print(address.endpoint, flush=True)
 while True:
     server.poll(1000)
@@ -89,24 +88,24 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as receiver:
+def receiver() -> Iterator[Listening]:
+    with Listening() as receiver:
         yield receiver
 
 
 def beacon(source: str = "cam", module: str = "beacon") -> Capture:
-    return Capture(module=module, source=source, streams=("video",))
+    return Capture(module=module, source=source, modalities=("video",))
 
 
 def quick_backoff() -> Backoff:
     return Backoff(first_s=0.01, most_s=0.02)
 
 
-def test_processes_connect_and_end_in_order(modules: Path, receiver: Receiver) -> None:
+def test_processes_connect_and_end_in_order(modules: Path, receiver: Listening) -> None:
     address = receiver.server.bind_local()
     with Supervisor(address, [beacon("cam"), beacon("mic")]) as supervisor:
         supervisor.start()
-        connected = receiver.wait_events(Connected, 2)
+        connected = receiver.wait_events(Hello, 2)
         pids = supervisor.pids()
         assert {event.source: [event.pid] for event in connected} == pids
     assert supervisor.pids() == {}
@@ -115,32 +114,32 @@ def test_processes_connect_and_end_in_order(modules: Path, receiver: Receiver) -
 
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs /proc")
-def test_secrets_are_not_on_the_command_line(modules: Path, receiver: Receiver) -> None:
+def test_secrets_are_not_on_the_command_line(modules: Path, receiver: Listening) -> None:
     address = receiver.server.bind_local()
     with Supervisor(address, [beacon()]) as supervisor:
         supervisor.start()
-        pid = receiver.wait_events(Connected)[0].pid
+        pid = receiver.wait_events(Hello)[0].pid
         command = Path(f"/proc/{pid}/cmdline").read_text()
     assert address.endpoint in command
     assert address.token not in command
 
 
-def test_a_killed_process_is_started_again_and_counted(modules: Path, receiver: Receiver) -> None:
+def test_a_killed_process_is_started_again_and_counted(modules: Path, receiver: Listening) -> None:
     address = receiver.server.bind_local()
     with Supervisor(address, [beacon()], backoff=quick_backoff) as supervisor:
         supervisor.start()
-        first = receiver.wait_events(StateChanged)[0]
+        first = receiver.wait_events(State)[0]
         assert first.restarts == 0
-        killed = receiver.of(Connected)[0].pid
+        killed = receiver.of(Hello)[0].pid
         os.kill(killed, signal.SIGKILL)
-        second = receiver.wait_events(StateChanged, 2)[1]
-        assert receiver.of(Connected)[1].pid != killed
+        second = receiver.wait_events(State, 2)[1]
+        assert receiver.of(Hello)[1].pid != killed
         assert supervisor.restarts("cam") == 1
         assert second.restarts == 0  # of the device, which a new process opened for the first time
 
 
 def test_a_process_that_cannot_be_started_is_tried_again(
-    modules: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    modules: Path, receiver: Listening, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spawn, refusals = subprocess.Popen, [OSError(errno.EAGAIN, "no process left")]
 
@@ -153,16 +152,16 @@ def test_a_process_that_cannot_be_started_is_tried_again(
     address = receiver.server.bind_local()
     with Supervisor(address, [beacon()], backoff=quick_backoff) as supervisor:
         supervisor.start()
-        receiver.wait_events(Connected)
+        receiver.wait_events(Hello)
         assert supervisor.restarts("cam") == 1
 
 
 def test_a_user_error_is_reported_with_its_reason_and_not_retried(
-    modules: Path, receiver: Receiver
+    modules: Path, receiver: Listening
 ) -> None:
     failures: list[tuple[str, str, str]] = []
     capture = Capture(
-        module="codes", source="cam", streams=("video", "audio"), arguments=["--code", "2"]
+        module="codes", source="cam", modalities=("video", "audio"), arguments=["--code", "2"]
     )
     supervisor = Supervisor(
         receiver.server.bind_local(),
@@ -178,9 +177,11 @@ def test_a_user_error_is_reported_with_its_reason_and_not_retried(
 
 
 def test_a_process_that_has_done_its_work_is_not_restarted(
-    modules: Path, receiver: Receiver
+    modules: Path, receiver: Listening
 ) -> None:
-    capture = Capture(module="codes", source="cam", streams=("video",), arguments=["--code", "0"])
+    capture = Capture(
+        module="codes", source="cam", modalities=("video",), arguments=["--code", "0"]
+    )
     with Supervisor(receiver.server.bind_local(), [capture]) as supervisor:
         supervisor.start()
         assert supervisor.wait(WAIT_S)
@@ -188,7 +189,7 @@ def test_a_process_that_has_done_its_work_is_not_restarted(
 
 
 def test_a_process_that_keeps_dying_is_retried_with_growing_pauses(
-    modules: Path, receiver: Receiver
+    modules: Path, receiver: Listening
 ) -> None:
     pauses: list[float] = []
     enough = threading.Event()
@@ -200,7 +201,9 @@ def test_a_process_that_keeps_dying_is_retried_with_growing_pauses(
                 enough.set()
             return pauses[-1]
 
-    capture = Capture(module="codes", source="cam", streams=("video",), arguments=["--code", "1"])
+    capture = Capture(
+        module="codes", source="cam", modalities=("video",), arguments=["--code", "1"]
+    )
     supervisor = Supervisor(
         receiver.server.bind_local(), [capture], backoff=lambda: Recorded(first_s=0.01, most_s=0.04)
     )
@@ -211,31 +214,33 @@ def test_a_process_that_keeps_dying_is_retried_with_growing_pauses(
 
 
 def test_a_process_that_does_not_listen_is_killed_in_the_end(
-    modules: Path, receiver: Receiver
+    modules: Path, receiver: Listening
 ) -> None:
     with Supervisor(receiver.server.bind_local(), [beacon(module="stuck")]) as supervisor:
         supervisor.start()
-        receiver.wait_events(StateChanged)
+        receiver.wait_events(State)
         assert supervisor.pids()
     assert supervisor.pids() == {}
     assert supervisor.restarts("cam") == 0
 
 
-def test_stopping_while_it_pauses_starts_nothing(modules: Path, receiver: Receiver) -> None:
+def test_stopping_while_it_pauses_starts_nothing(modules: Path, receiver: Listening) -> None:
     class Long(Backoff):
         def next_s(self) -> float:
             paused.set()
             return 3600.0
 
     paused = threading.Event()
-    capture = Capture(module="codes", source="cam", streams=("video",), arguments=["--code", "1"])
+    capture = Capture(
+        module="codes", source="cam", modalities=("video",), arguments=["--code", "1"]
+    )
     with Supervisor(receiver.server.bind_local(), [capture], backoff=Long) as supervisor:
         supervisor.start()
         assert paused.wait(WAIT_S)
     assert supervisor.restarts("cam") == 0
 
 
-def test_a_refused_process_gives_up(modules: Path, receiver: Receiver) -> None:
+def test_a_refused_process_gives_up(modules: Path, receiver: Listening) -> None:
     address = receiver.server.bind_local()
     wrong = IngestAddress(address.endpoint, "guess", address.server_key)
     failures: list[tuple[str, str, str]] = []
@@ -282,7 +287,7 @@ def test_no_orphan_and_no_file_survives_a_killed_parent(modules: Path, module: s
         assert not directory.exists()
     else:  # a child that hangs cannot clean up, but whoever starts next does
         assert directory.parent == Path(tempfile.gettempdir())
-        with Receiver() as receiver:
+        with Listening() as receiver:
             receiver.server.bind_local()
             assert not directory.exists()
 
@@ -291,7 +296,9 @@ def test_neither_a_command_line_nor_a_traceback_shows_what_is_secret(
     modules: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     url = "http://me:secret@127.0.0.1:9/v?token=secret"
-    capture = Capture(module="leaky", source="cam", streams=("video",), arguments=["--video", url])
+    capture = Capture(
+        module="leaky", source="cam", modalities=("video",), arguments=["--video", url]
+    )
     with (
         caplog.at_level("DEBUG"),
         Supervisor(IngestAddress("ipc:///nowhere"), [capture], backoff=quick_backoff) as supervisor,

@@ -59,7 +59,7 @@ def streamed(path, model, processor, config, seed):
         streams = [name for name in ("video", "audio") if getattr(reader.info, name) is not None]
         windower = Windower(
             "x",
-            streams=streams,
+            modalities=streams,
             lossless=True,
             hop_steps=config.hop_steps,
             window_s=config.window_s,

@@ -8,10 +8,11 @@ import pytest
 
 from stream.pubsub.publisher import Publisher
 from stream.serve.loop import InferenceLoop
-from stream.transport.events import Connected, StateChanged
-from stream.transport.receiver import IngestServer
+from stream.transport.events import Event
+from stream.transport.protocol import Hello, State
+from stream.transport.receiver import Receiver
 from stream.windows.config import InferenceConfig
-from stream.windows.sorting import Intake
+from stream.windows.sorting import Sorter
 from stream.windows.source_state import RateMeter, SourceState
 from stream.windows.windower import Windower
 
@@ -23,38 +24,33 @@ def never() -> None:
 @pytest.mark.timeout(30)
 def test_stopping_takes_no_lock():
     """A signal handler runs in a thread that may hold any of them: taking one would hang for ever."""
-    with IngestServer(step_s=0.5) as server, Publisher("tcp://127.0.0.1:*") as publisher:
+    with Receiver(step_s=0.5) as server, Publisher("tcp://127.0.0.1:*") as publisher:
         loop = InferenceLoop(never, server, publisher, InferenceConfig(), {"cam0": "host"})
         with server._lock, publisher._lock, loop._lock:
             loop.stop()
         loop.run()  # ends at once, after its last status; whoever was to load the model is interrupted
 
 
-def connected(source: str) -> Connected:
-    return Connected(
-        source=source, streams=("video",), pid=7, clock="host", lossless=False, lateness_s=0.15
-    )
+def connected(source: str) -> Event:
+    return said(Hello(source, ("video",), 7, "host", False), source)
 
 
-def device_state(source: str, **options) -> StateChanged:
-    fields = {"state": "live", "detail": "", "clock_uncertainty_s": 0.0} | options
-    return StateChanged(
-        source=source,
-        stream="video",
-        dropped_frames=0,
-        dropped_audio_ms=0.0,
-        restarts=0,
-        **fields,
-    )
+def device_state(source: str, state: str = "live", **options) -> Event:
+    return said(State("video", state, **options), source)
+
+
+def said(message: Hello | State, source: str) -> Event:
+    hello = Hello(source, ("video",), 7, "host", False)
+    return Event(hello=hello, message=message, received_s=0.0)
 
 
 def test_the_clock_uncertainty_of_another_host_is_published():
-    intake = Intake(InferenceConfig(), {}, dynamic=True)
-    intake.take(connected("far"))
+    sorter = Sorter(InferenceConfig(), {}, dynamic=True)
+    sorter.take(connected("far"))
     for uncertainty_s, said in ((0.0, False), (0.00042, True)):
-        intake.take(device_state("far", clock_uncertainty_s=uncertainty_s))
+        sorter.take(device_state("far", clock_uncertainty_s=uncertainty_s))
         assert (
-            "clock ± 0.4 ms" in intake.states["far"].status(time.perf_counter(), 0).detail
+            "clock ± 0.4 ms" in sorter.states["far"].status(time.perf_counter(), 0).detail
         ) == said
 
 
@@ -68,14 +64,14 @@ def test_the_clock_uncertainty_of_another_host_is_published():
     ],
 )
 def test_what_a_device_says_of_itself_is_published(state, detail, published):
-    intake = Intake(InferenceConfig(), {"cam0": "host"}, dynamic=False)
-    intake.go_live()
-    intake.take(connected("cam0"))
-    intake.take(device_state("cam0", state=state, detail=detail))
-    assert intake.states["cam0"].status(time.perf_counter(), 0).detail == published
+    sorter = Sorter(InferenceConfig(), {"cam0": "host"}, dynamic=False)
+    sorter.go_live()
+    sorter.take(connected("cam0"))
+    sorter.take(device_state("cam0", state=state, detail=detail))
+    assert sorter.states["cam0"].status(time.perf_counter(), 0).detail == published
 
 
-def test_what_the_ingest_thread_shares_is_touched_under_the_lock(monkeypatch):
+def test_what_the_receiving_thread_shares_is_touched_under_the_lock(monkeypatch):
     """Without it a status iterates over losses that another thread adds to, and rates lose their newest times."""
     locked: list[tuple[str, bool]] = []
 
@@ -88,7 +84,7 @@ def test_what_the_ingest_thread_shares_is_touched_under_the_lock(monkeypatch):
 
         monkeypatch.setattr(kind, name, wrapper)
 
-    with IngestServer(step_s=0.5) as server, Publisher("tcp://127.0.0.1:*") as publisher:
+    with Receiver(step_s=0.5) as server, Publisher("tcp://127.0.0.1:*") as publisher:
         loop = InferenceLoop(never, server, publisher, InferenceConfig(), {"clip": "media"})
         timing = SimpleNamespace(encode_s=0.1, prefill_s=0.1, decode_s=0.1)
         recognition = SimpleNamespace(
@@ -97,7 +93,7 @@ def test_what_the_ingest_thread_shares_is_touched_under_the_lock(monkeypatch):
         loop._recognizer = SimpleNamespace(
             recognize=lambda windows: [recognition] * len(windows), reasoning_sources={"clip"}
         )
-        windower = Windower("clip", streams=("audio",), lossless=True)
+        windower = Windower("clip", modalities=("audio",), lossless=True)
         windower.add_pcm(0.0, np.ones(4 * 16_000, np.float32))
         noted(SourceState, "status")
         noted(RateMeter, "count")

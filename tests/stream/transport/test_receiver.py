@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from emostream.errors import ConfigError, InputError, LinkError
 from stream.sockets import endpoints, local_endpoint, security
-from stream.transport.events import Connected, Ended, Frame, Marked, Pcm, PeerLost, StateChanged
+from stream.transport.events import PeerLost
 from stream.transport.grid_picker import FLUSH_AFTER_S, GridPicker, Pick
 from stream.transport.protocol import (
     Credit,
@@ -27,7 +27,6 @@ from stream.transport.protocol import (
     FrameHeader,
     Hello,
     IngestAddress,
-    Mark,
     PcmHeader,
     Ping,
     Pong,
@@ -37,15 +36,16 @@ from stream.transport.protocol import (
     State,
     Stop,
     Unknown,
+    Watermark,
     Welcome,
     decode_downstream,
     decode_upstream,
     encode,
 )
-from stream.transport.receiver import IngestServer
+from stream.transport.receiver import Receiver
 from stream.transport.send_queue import MAX_NOTICES, Item, SendQueue
 from stream.transport.sender import CaptureLink
-from tests.stream.ingest_rig import WAIT_S, Receiver
+from tests.stream.receiver_rig import WAIT_S, Listening, events_of
 
 RGB = np.zeros((2, 3, 3), np.uint8)
 
@@ -53,7 +53,7 @@ UPSTREAM = [
     Hello("cam0", ("video", "audio"), 7, "host", False, "secret", 0.3),
     FrameHeader(1.5, 3, 480, 640, 1.5),
     PcmHeader(2.25, 9, 4),
-    Mark("audio", 7.0),
+    Watermark("audio", 7.0),
     State("video", "lost", "unplugged", 3, 0.0, 2, 0.001),
     Epoch(123.5),
     End(),
@@ -106,7 +106,7 @@ def test_a_damaged_message_raises_protocol_errors_only(message, data: st.DataObj
         FrameHeader(float("nan"), 0, 2, 3),
         FrameHeader(0.0, 0, 2, 3, float("inf")),
         PcmHeader(float("-inf"), 0),
-        Mark("video", float("nan")),
+        Watermark("video", float("nan")),
         Epoch(float("nan")),
         FrameHeader(0.0, 0, 0, 3),
         FrameHeader(0.0, -1, 2, 3),
@@ -131,7 +131,7 @@ def test_another_version_is_told_apart_from_garbage() -> None:
 
 
 def picks_of(picks: list[Pick]) -> list[tuple[float | None, float | None]]:
-    return [(pick.time_s if pick.rgb is not None else None, pick.mark_s) for pick in picks]
+    return [(pick.time_s if pick.rgb is not None else None, pick.watermark_s) for pick in picks]
 
 
 def test_the_newest_frame_of_a_cell_travels_when_the_next_cell_begins() -> None:
@@ -176,7 +176,7 @@ def test_the_frames_that_travel_are_the_newest_of_their_cells(times_ms: list[int
     for ms in times_ms:
         newest[-(-ms // 500)] = ms
     assert [pick.time_s for pick in picks] == [ms / 1000 for ms in newest.values()]
-    assert all(pick.mark_s is None or pick.mark_s >= pick.time_s for pick in picks)
+    assert all(pick.watermark_s is None or pick.watermark_s >= pick.time_s for pick in picks)
 
 
 # What waits to be sent
@@ -221,8 +221,8 @@ def test_states_do_not_pile_up_without_end() -> None:
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as receiver:
+def receiver() -> Iterator[Listening]:
+    with Listening() as receiver:
         yield receiver
 
 
@@ -232,11 +232,13 @@ def _has_ipv6() -> bool:
     return False
 
 
-def link_to(address: IngestAddress, streams=("video", "audio"), **options) -> CaptureLink:
-    return CaptureLink(address, source=options.pop("source", "cam0"), streams=streams, **options)
+def link_to(address: IngestAddress, modalities=("video", "audio"), **options) -> CaptureLink:
+    return CaptureLink(
+        address, source=options.pop("source", "cam0"), modalities=modalities, **options
+    )
 
 
-def test_frames_sound_and_states_arrive_in_order(receiver: Receiver) -> None:
+def test_frames_sound_and_states_arrive_in_order(receiver: Listening) -> None:
     rng = np.random.default_rng(0)
     # Media time: of a device, cells that are over by the clock would go at once, whatever may still follow.
     with link_to(receiver.server.bind_local(), clock="media") as link:
@@ -249,100 +251,108 @@ def test_frames_sound_and_states_arrive_in_order(receiver: Receiver) -> None:
         for i in range(6):
             link.send_frame(time_s=base_s + 0.3 * i, rgb=pictures[i])
             link.send_pcm(start_s=base_s + 0.1 * i, pcm=samples[i], gap_samples=i)
-        link.send_mark("audio", base_s + 0.7)
+        link.send_watermark("audio", base_s + 0.7)
         link.send_end()
         assert link.wait_stopped(WAIT_S)  # all has been received
-    receiver.wait_events(Ended)
-    frames, chunks = receiver.of(Frame), receiver.of(Pcm)
+    receiver.wait_events(End)
+    frames, chunks = receiver.of(FrameHeader), receiver.of(PcmHeader)
+    images, sounds = receiver.events_of(FrameHeader), receiver.events_of(PcmHeader)
     # Cells of 0.5 s: 0.0 | 0.3 | 0.6 0.9 | 1.2 1.5 with the last of each kept.
     assert [round(frame.time_s - base_s, 6) for frame in frames] == [0.0, 0.3, 0.9, 1.5]
-    marks = [frame.mark_s if frame.mark_s is None else frame.mark_s - base_s for frame in frames]
+    marks = [
+        frame.watermark_s if frame.watermark_s is None else frame.watermark_s - base_s
+        for frame in frames
+    ]
     assert marks == [0.0, 0.5, 1.0, None]
-    for frame, number in zip(frames, (0, 1, 3, 5), strict=True):
-        np.testing.assert_array_equal(frame.rgb, pictures[number])
-        assert not frame.rgb.flags.writeable
+    for image, number in zip(images, (0, 1, 3, 5), strict=True):
+        np.testing.assert_array_equal(image.data, pictures[number])
+        assert not image.data.flags.writeable
     assert [frame.seq for frame in frames] == [0, 1, 2, 3]
     assert (
         [chunk.seq for chunk in chunks] == [chunk.gap_samples for chunk in chunks] == list(range(6))
     )
     for i, chunk in enumerate(chunks):
         assert chunk.start_s == base_s + 0.1 * i
-        np.testing.assert_array_equal(chunk.pcm, samples[i])
-    connected = receiver.of(Connected)[0]
-    assert (connected.pid, connected.streams) == (os.getpid(), ("video", "audio"))
-    assert receiver.of(StateChanged)[0].state == "live"
-    assert [mark.stream for mark in receiver.of(Marked)] == ["audio"]
-    assert receiver.of(Ended)[0].streams == ("video", "audio")
+        np.testing.assert_array_equal(sounds[i].data, samples[i])
+    connected = receiver.of(Hello)[0]
+    assert (connected.pid, connected.modalities) == (os.getpid(), ("video", "audio"))
+    assert receiver.of(State)[0].state == "live"
+    assert [mark.modality for mark in receiver.of(Watermark)] == ["audio"]
+    assert receiver.events_of(End)[0].hello.modalities == ("video", "audio")
     assert receiver.server.stats().keys() <= {"disconnected"}
 
 
-def test_a_frame_does_not_wait_for_the_next_one_for_ever(receiver: Receiver) -> None:
+def test_a_frame_does_not_wait_for_the_next_one_for_ever(receiver: Listening) -> None:
     with link_to(receiver.server.bind_local(), ("video",)) as link:
         link.wait_ready(WAIT_S)
         link.send_frame(time_s=time.perf_counter(), rgb=RGB)
-        assert receiver.wait_events(Frame)[0].mark_s is None
+        assert receiver.wait_events(FrameHeader)[0].watermark_s is None
 
 
-def test_losing_the_camera_sends_the_frame_that_is_held_before_the_news(receiver: Receiver) -> None:
+def test_losing_the_camera_sends_the_frame_that_is_held_before_the_news(
+    receiver: Listening,
+) -> None:
     with link_to(receiver.server.bind_local(), ("video",), clock="media") as link:
         link.wait_ready(WAIT_S)
         link.send_frame(time_s=1.2, rgb=RGB)
         link.send_state("video", "lost", "unplugged", restarts=3)
-        lost = receiver.wait_events(StateChanged)[0]
+        lost = receiver.wait_events(State)[0]
     assert (lost.state, lost.detail, lost.restarts) == ("lost", "unplugged", 3)
-    assert receiver.events.index(receiver.of(Frame)[0]) < receiver.events.index(lost)
+    kinds = [type(event.message) for event in receiver.events]
+    assert kinds.index(FrameHeader) < kinds.index(State)
 
 
-def test_grid_frames_travel_at_once_and_complete_their_cell(receiver: Receiver) -> None:
+def test_grid_frames_travel_at_once_and_complete_their_cell(receiver: Listening) -> None:
     with link_to(receiver.server.bind_local(), ("video",), clock="media") as link:
         link.wait_ready(WAIT_S)
         link.send_grid_frame(time_s=1.2, rgb=RGB)
-        frame = receiver.wait_events(Frame)[0]
-    assert (frame.time_s, frame.mark_s) == (1.2, 1.5)
+        frame = receiver.wait_events(FrameHeader)[0]
+    assert (frame.time_s, frame.watermark_s) == (1.2, 1.5)
 
 
 def test_the_mark_of_a_paced_frame_may_be_a_whole_step_ahead_of_the_clock() -> None:
     """A slow video in long windows: the frame is the newest of a cell that has only begun."""
     with (
-        Receiver(step_s=3.0) as receiver,
+        Listening(step_s=3.0) as receiver,
         link_to(receiver.server.bind_local(), ("video",), clock="media") as link,
     ):
         link.wait_ready(WAIT_S)
         link.send_epoch(time.perf_counter())
         link.send_grid_frame(time_s=0.1, rgb=RGB)
-        link.send_mark("video", 3.5)
+        link.send_watermark("video", 3.5)
         receiver.wait_for(lambda: receiver.server.stats().get("future", 0))
-        assert [frame.mark_s for frame in receiver.of(Frame)] == [3.0]
-        assert receiver.of(Marked) == []
+        assert [frame.watermark_s for frame in receiver.of(FrameHeader)] == [3.0]
+        assert receiver.of(Watermark) == []
 
 
-def test_sound_is_one_piece_unless_it_truly_jumps(receiver: Receiver) -> None:
+def test_sound_is_one_piece_unless_it_truly_jumps(receiver: Listening) -> None:
     chunk = np.ones(1600, np.float32)
     with link_to(receiver.server.bind_local(), ("audio",), clock="media") as link:
         link.wait_ready(WAIT_S)
         for start_s in (1.0, 1.1012, 1.1990, 1.35):
             link.send_pcm(start_s=start_s, pcm=chunk)
-        starts = [pcm.start_s for pcm in receiver.wait_events(Pcm, 4)]
+        starts = [pcm.start_s for pcm in receiver.wait_events(PcmHeader, 4)]
     assert starts == [1.0, 1.1, 1.2, 1.35]
 
 
-def test_a_chunk_of_any_length_is_cut_to_what_a_message_may_hold(receiver: Receiver) -> None:
+def test_a_chunk_of_any_length_is_cut_to_what_a_message_may_hold(receiver: Listening) -> None:
     pcm = np.arange(25 * 16_000, dtype=np.float32) / 400_000
     with link_to(receiver.server.bind_local(), ("audio",), clock="media", max_audio_s=60) as link:
         link.wait_ready(WAIT_S)
         link.send_pcm(start_s=0.0, pcm=pcm, gap_samples=160_003)
-        chunks = receiver.wait_events(Pcm, 3)
-    np.testing.assert_array_equal(np.concatenate([chunk.pcm for chunk in chunks]), pcm)
+        chunks = receiver.wait_events(PcmHeader, 3)
+        sounds = receiver.events_of(PcmHeader)
+    np.testing.assert_array_equal(np.concatenate([sound.data for sound in sounds]), pcm)
     assert [chunk.start_s for chunk in chunks] == [0.0, 10.0, 20.0]
     assert [chunk.gap_samples for chunk in chunks] == [160_000, 3, 0]
 
 
-def test_wrong_arrays_and_names_are_refused_at_the_call(receiver: Receiver) -> None:
+def test_wrong_arrays_and_names_are_refused_at_the_call(receiver: Listening) -> None:
     address = receiver.server.bind_local()
     with pytest.raises(ConfigError, match="source name"):
         link_to(address, source="front door")
     with pytest.raises(ConfigError, match="streams"):
-        link_to(address, streams=())
+        link_to(address, modalities=())
     with link_to(address) as link:
         link.wait_ready(WAIT_S)
         for rgb in (RGB.astype(np.float32), RGB[..., :2], RGB[0], RGB[:0]):
@@ -353,14 +363,14 @@ def test_wrong_arrays_and_names_are_refused_at_the_call(receiver: Receiver) -> N
                 link.send_pcm(start_s=0.0, pcm=pcm)
 
 
-def test_live_capture_never_blocks_and_drops_the_oldest(receiver: Receiver) -> None:
+def test_live_capture_never_blocks_and_drops_the_oldest(receiver: Listening) -> None:
     """The server does not listen; what it finds when it does is the newest, and how much is not there."""
     address = receiver.server.bind_local()
     with link_to(address, clock="media", max_frames=3, max_audio_s=0.5) as link:
         link.wait_ready(WAIT_S)
         link.send_state("video", "live")
         link.send_state("audio", "live")
-        receiver.wait_events(StateChanged, 2)
+        receiver.wait_events(State, 2)
         receiver.stop()
         rgb = np.zeros((720, 1280, 3), np.uint8)
         total = 300
@@ -371,17 +381,17 @@ def test_live_capture_never_blocks_and_drops_the_oldest(receiver: Receiver) -> N
         assert link.dropped_audio_ms > 0
         link.send_end()
         events: list = []
-        while not any(isinstance(event, Ended) for event in events):
+        while not any(isinstance(event.message, End) for event in events):
             events += receiver.server.poll(1000)
-        frames = [event for event in events if isinstance(event, Frame)]
-        chunks = [event for event in events if isinstance(event, Pcm)]
-        assert frames[-1].time_s == 0.5 * (total - 1)
+        frames = events_of(events, FrameHeader)
+        chunks = events_of(events, PcmHeader)
+        assert frames[-1].message.time_s == 0.5 * (total - 1)
         assert len(frames) + link.dropped_frames == total
         assert 100 * len(chunks) + link.dropped_audio_ms == pytest.approx(100 * total)
 
         def told(counter: str) -> float:
             """The largest count so far: earlier messages told of fewer drops."""
-            states = [event for event in events if isinstance(event, StateChanged)]
+            states = [event.message for event in events_of(events, State)]
             return max((getattr(state, counter) for state in states), default=0)
 
         while told("dropped_frames") < link.dropped_frames:
@@ -394,7 +404,7 @@ def test_live_capture_never_blocks_and_drops_the_oldest(receiver: Receiver) -> N
 
 
 def test_lossless_capture_waits_and_loses_nothing() -> None:
-    with Receiver(grant=False) as receiver:
+    with Listening(grant=False) as receiver:
         address = receiver.server.bind_local()
         with link_to(address, ("audio",), clock="media", lossless=True, max_audio_s=0.2) as link:
             link.wait_ready(WAIT_S)
@@ -408,18 +418,18 @@ def test_lossless_capture_waits_and_loses_nothing() -> None:
             sender.start()
             granted = 16
             while granted < 60:
-                receiver.wait_events(Pcm, granted)
-                assert len(receiver.of(Pcm)) == granted  # never more than was granted
+                receiver.wait_events(PcmHeader, granted)
+                assert len(receiver.of(PcmHeader)) == granted  # never more than was granted
                 receiver.server.grant("cam0", 4)
                 granted += 4
-            receiver.wait_events(Pcm, 60)
+            receiver.wait_events(PcmHeader, 60)
             sender.join()
-        assert [int(chunk.pcm[0]) for chunk in receiver.of(Pcm)] == list(range(60))
+        assert [int(chunk.data[0]) for chunk in receiver.events_of(PcmHeader)] == list(range(60))
         assert link.dropped_audio_ms == 0
 
 
 def test_a_lossless_sender_that_waits_is_freed_by_a_stop() -> None:
-    with Receiver(grant=False) as receiver:
+    with Listening(grant=False) as receiver:
         options = {"clock": "media", "lossless": True, "max_audio_s": 0.2}
         with link_to(receiver.server.bind_local(), ("audio",), **options) as link:
             link.wait_ready(WAIT_S)
@@ -439,14 +449,14 @@ def test_a_lossless_sender_that_waits_is_freed_by_a_stop() -> None:
 
 def test_whoever_is_connected_when_the_server_closes_is_told_to_stop() -> None:
     for _ in range(12):  # what a peer has not read when the connection ends, libzmq forgets
-        with Receiver() as receiver, link_to(receiver.server.bind_local()) as link:
+        with Listening() as receiver, link_to(receiver.server.bind_local()) as link:
             link.wait_ready(WAIT_S)
             receiver.stop()
             receiver.server.close()
             assert link.wait_stopped(2.0)
 
 
-def test_start_reaches_those_present_and_those_to_come(receiver: Receiver) -> None:
+def test_start_reaches_those_present_and_those_to_come(receiver: Listening) -> None:
     address = receiver.server.bind_local()
     with link_to(address, source="early") as early:
         early.wait_ready(WAIT_S)
@@ -458,20 +468,20 @@ def test_start_reaches_those_present_and_those_to_come(receiver: Receiver) -> No
             assert late.wait_started(WAIT_S)
 
 
-def test_an_endpoint_in_use_is_named(receiver: Receiver) -> None:
+def test_an_endpoint_in_use_is_named(receiver: Listening) -> None:
     endpoint = receiver.server.bind("tcp://127.0.0.1:*")
     with pytest.raises(endpoints.BindError, match=f"{endpoint}: the address is in use"):
         receiver.server.bind(endpoint)
 
 
 @pytest.mark.skipif(not _has_ipv6(), reason="this host has no IPv6 loopback")
-def test_capture_may_connect_by_ipv6(receiver: Receiver) -> None:
+def test_capture_may_connect_by_ipv6(receiver: Listening) -> None:
     address = IngestAddress(receiver.server.bind("tcp://[::1]:*"))
     with link_to(address) as link:
         link.wait_ready(WAIT_S)
 
 
-def test_a_wrong_token_is_refused(receiver: Receiver) -> None:
+def test_a_wrong_token_is_refused(receiver: Listening) -> None:
     address = receiver.server.bind_local()
     with link_to(IngestAddress(address.endpoint, "guess", address.server_key)) as link:
         with pytest.raises(LinkError, match="wrong token"):
@@ -495,13 +505,13 @@ def test_an_endpoint_that_is_none_is_refused_at_once() -> None:
         link.__enter__()
 
 
-def test_the_newest_process_takes_over_and_counters_go_on(receiver: Receiver) -> None:
+def test_the_newest_process_takes_over_and_counters_go_on(receiver: Listening) -> None:
     address = receiver.server.bind_local()
     script = """
 import sys
 from stream.transport.sender import CaptureLink
 from stream.transport.protocol import IngestAddress
-with CaptureLink(IngestAddress.from_environment(sys.argv[1]), source="cam0", streams=("video",)) as link:
+with CaptureLink(IngestAddress.from_environment(sys.argv[1]), source="cam0", modalities=("video",)) as link:
     link.wait_ready(60)
     link.send_state("video", "live", restarts=2)
     link.wait_stopped()
@@ -510,18 +520,16 @@ with CaptureLink(IngestAddress.from_environment(sys.argv[1]), source="cam0", str
     command = [sys.executable, "-P", "-c", script, address.endpoint]
     environment = os.environ | address.environment()
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as process:
-        assert receiver.wait_events(StateChanged)[0].restarts == 2
+        assert receiver.wait_events(State)[0].restarts == 2
         with link_to(address, ("video",)) as link:
             link.wait_ready(WAIT_S)
             link.send_state("video", "live", restarts=1)
-            assert (
-                receiver.wait_events(StateChanged, 2)[1].restarts == 3
-            )  # 2, and 1 of the new process
+            assert receiver.wait_events(State, 2)[1].restarts == 3  # 2, and 1 of the new process
             assert process.communicate(timeout=WAIT_S)[0].strip() == b"True"
 
 
 def test_a_process_that_is_killed_falls_silent(
-    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    receiver: Listening, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("stream.transport.peers.SILENCE_S", 1.5)
     address = receiver.server.bind_local()
@@ -529,32 +537,32 @@ def test_a_process_that_is_killed_falls_silent(
 import sys
 from stream.transport.sender import CaptureLink
 from stream.transport.protocol import IngestAddress
-with CaptureLink(IngestAddress.from_environment(sys.argv[1]), source="cam0", streams=("video",)) as link:
+with CaptureLink(IngestAddress.from_environment(sys.argv[1]), source="cam0", modalities=("video",)) as link:
     link.wait_stopped()
 """
     command = [sys.executable, "-P", "-c", script, address.endpoint]
     with subprocess.Popen(command, env=os.environ | address.environment()) as process:
-        receiver.wait_events(Connected)
+        receiver.wait_events(Hello)
         process.kill()
-        lost = receiver.wait_events(PeerLost)[0]
-    assert (lost.source, lost.streams) == ("cam0", ("video",))
-    assert str(process.pid) in lost.detail
+        assert str(process.pid) in receiver.wait_events(PeerLost)[0].detail
+        lost = receiver.events_of(PeerLost)[0].hello
+    assert (lost.source, lost.modalities) == ("cam0", ("video",))
 
 
 def test_a_server_that_is_replaced_is_found_again(tmp_path: Path) -> None:
     """As when `emostream run` is started anew while a capture on another host goes on."""
     endpoint = f"ipc://{tmp_path}/i"
     with link_to(IngestAddress(endpoint), ("audio",), clock="media") as link:
-        with Receiver() as first:
+        with Listening() as first:
             first.server.bind(endpoint)
             link.wait_ready(WAIT_S)
             first.stop()
             first.server._peers._peers.clear()  # it dies without a word
-        with Receiver() as second:
+        with Listening() as second:
             second.server.bind(endpoint)
-            second.wait_events(Connected)
+            second.wait_events(Hello)
             link.send_pcm(start_s=1.0, pcm=np.zeros(16, np.float32))
-            second.wait_events(Pcm)
+            second.wait_events(PcmHeader)
 
 
 # Hostile peers
@@ -573,24 +581,24 @@ def raw_peer(endpoint: str, **options) -> Iterator[zmq.Socket]:
         peer.close()
 
 
-def expect(receiver: Receiver, **counts: int) -> None:
+def expect(receiver: Listening, **counts: int) -> None:
     receiver.wait_for(lambda: counts.items() <= receiver.server.stats().items(), str(counts))
 
 
-def hello(receiver: Receiver, peer: zmq.Socket, token: str, **fields) -> None:
-    known = len(receiver.of(Connected))
+def hello(receiver: Listening, peer: zmq.Socket, token: str, **fields) -> None:
+    known = len(receiver.of(Hello))
     message = {
         "source": "evil",
-        "streams": ("video",),
+        "modalities": ("video",),
         "pid": 1,
         "clock": "host",
         "lossless": False,
     }
     peer.send_multipart([encode(Hello(**(message | fields), token=token)), b""])
-    receiver.wait_events(Connected, known + 1)
+    receiver.wait_events(Hello, known + 1)
 
 
-def test_whatever_a_stranger_sends_is_counted_and_harms_nobody(receiver: Receiver) -> None:
+def test_whatever_a_stranger_sends_is_counted_and_harms_nobody(receiver: Listening) -> None:
     address = receiver.server.bind_local()
     with link_to(address, ("audio",), clock="media") as honest, raw_peer(address.endpoint) as peer:
         honest.wait_ready(WAIT_S)
@@ -605,11 +613,11 @@ def test_whatever_a_stranger_sends_is_counted_and_harms_nobody(receiver: Receive
         assert peer.poll(1000 * WAIT_S)
         assert isinstance(decode_downstream(peer.recv_multipart()[0]), Reject)
         honest.send_pcm(start_s=1.0, pcm=np.zeros(16, np.float32))
-        receiver.wait_events(Pcm)
+        receiver.wait_events(PcmHeader)
         assert {event.source for event in receiver.events} == {"cam0"}
 
 
-def test_what_an_accepted_peer_gets_wrong_is_counted(receiver: Receiver) -> None:
+def test_what_an_accepted_peer_gets_wrong_is_counted(receiver: Listening) -> None:
     address = receiver.server.bind_local()
     now_s = time.perf_counter()
     with raw_peer(address.endpoint) as peer:
@@ -619,28 +627,28 @@ def test_what_an_accepted_peer_gets_wrong_is_counted(receiver: Receiver) -> None
         peer.send_multipart([encode(State("audio", "live")), b""])
         peer.send_multipart([encode(FrameHeader(now_s + 3600, 0, 2, 3)), bytes(18)])
         peer.send_multipart([encode(FrameHeader(now_s, 0, 2, 3, now_s + 3600)), bytes(18)])
-        peer.send_multipart([encode(Mark("video", now_s + 3600)), b""])
+        peer.send_multipart([encode(Watermark("video", now_s + 3600)), b""])
         expect(receiver, malformed=3, future=3)
         peer.send_multipart([encode(FrameHeader(now_s, 0, 2, 3)), bytes(18)])
         peer.send_multipart([encode(FrameHeader(now_s, 4, 2, 3)), bytes(18)])
-        receiver.wait_events(Frame, 2)
+        receiver.wait_events(FrameHeader, 2)
         assert receiver.server.stats()["lost_in_transport"] == 3
 
 
 @pytest.mark.parametrize(
     "payload", [b"", bytes(7), bytes(4 * 160_001), np.float32([0, np.nan]).tobytes()]
 )
-def test_sound_that_is_no_sound_is_malformed(receiver: Receiver, payload: bytes) -> None:
+def test_sound_that_is_no_sound_is_malformed(receiver: Listening, payload: bytes) -> None:
     address = receiver.server.bind_local()
     with raw_peer(address.endpoint) as peer:
-        hello(receiver, peer, address.token, streams=("audio",))
+        hello(receiver, peer, address.token, modalities=("audio",))
         peer.send_multipart([encode(PcmHeader(1.0, 0)), payload])
         expect(receiver, malformed=1)
-        assert receiver.of(Pcm) == []
+        assert receiver.of(PcmHeader) == []
 
 
 def test_an_oversized_message_costs_its_sender_the_connection() -> None:
-    with Receiver(max_message_bytes=100_000) as receiver:
+    with Listening(max_message_bytes=100_000) as receiver:
         address = receiver.server.bind_local()
         with (
             link_to(address, ("audio",), clock="media") as honest,
@@ -651,11 +659,11 @@ def test_an_oversized_message_costs_its_sender_the_connection() -> None:
             peer.send_multipart([encode(FrameHeader(1.0, 0, 300, 300)), bytes(270_000)])
             expect(receiver, disconnected=1)
             honest.send_pcm(start_s=1.0, pcm=np.zeros(16, np.float32))
-            receiver.wait_events(Pcm)
-            assert receiver.of(Frame) == []
+            receiver.wait_events(PcmHeader)
+            assert receiver.of(FrameHeader) == []
 
 
-def test_bytes_that_are_not_zeromq_are_counted(receiver: Receiver) -> None:
+def test_bytes_that_are_not_zeromq_are_counted(receiver: Listening) -> None:
     endpoint = receiver.server.bind("tcp://127.0.0.1:*")
     port = int(endpoint.rsplit(":", 1)[1])
     with socket.create_connection(("127.0.0.1", port)) as stranger:
@@ -665,7 +673,7 @@ def test_bytes_that_are_not_zeromq_are_counted(receiver: Receiver) -> None:
         link.wait_ready(WAIT_S)
 
 
-def test_too_many_peers_are_refused(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_peers_are_refused(receiver: Listening, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stream.transport.peers.MAX_PEERS", 1)
     address = receiver.server.bind_local()
     with link_to(address, source="one") as one:
@@ -682,7 +690,7 @@ def test_too_many_peers_are_refused(receiver: Receiver, monkeypatch: pytest.Monk
 
 
 def test_the_local_endpoint_is_private_and_leaves_nothing() -> None:
-    with IngestServer(step_s=0.5) as server:
+    with Receiver(step_s=0.5) as server:
         address = server.bind_local()
         if not address.endpoint.startswith("ipc://"):
             pytest.skip("no ipc on this platform")
@@ -725,7 +733,7 @@ def test_a_long_temporary_path_is_avoided(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_without_ipc_loopback_tcp_is_encrypted_and_authenticated(
-    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    receiver: Listening, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(local_endpoint.zmq, "has", lambda what: what != "ipc")
     address = receiver.server.bind_local()
@@ -748,7 +756,7 @@ def test_other_hosts_enter_by_curve_keys_on_the_allow_list(tmp_path: Path) -> No
     public, secret = zmq.curve_keypair()
     with (
         security.authenticator(zmq.Context.instance(), server_keys),
-        Receiver() as receiver,
+        Listening() as receiver,
     ):
         endpoint = receiver.server.bind(
             "tcp://127.0.0.1:*",
@@ -763,7 +771,7 @@ def test_other_hosts_enter_by_curve_keys_on_the_allow_list(tmp_path: Path) -> No
             here.wait_ready(WAIT_S)
         with link_to(stranger) as link, pytest.raises(LinkError, match="no answer"):
             link.wait_ready(0.5)
-        assert {event.source for event in receiver.of(Connected)} == {"remote", "here"}
+        assert {event.source for event in receiver.events_of(Hello)} == {"remote", "here"}
 
 
 def test_secrets_travel_by_environment_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -787,19 +795,20 @@ def test_times_are_converted_to_the_server_clock(monkeypatch: pytest.MonkeyPatch
 import sys, time
 real, shift = time.perf_counter, 5000.25
 time.perf_counter = lambda: real() + shift
-from stream.transport.receiver import IngestServer
-from stream.transport.events import Frame, Pcm, StateChanged
-with IngestServer(step_s=0.5) as server:
+from stream.transport.receiver import Receiver
+from stream.transport.protocol import FrameHeader, PcmHeader, State
+with Receiver(step_s=0.5) as server:
     print(server.bind("tcp://127.0.0.1:*"), flush=True)
     seen = {}
     while len(seen) < 3:
         for event in server.poll(100):
-            if isinstance(event, Frame):
-                seen["frame"] = event.time_s
-            elif isinstance(event, Pcm):
-                seen["pcm"] = event.start_s
-            elif isinstance(event, StateChanged):
-                seen["state"] = event.clock_uncertainty_s
+            match event.message:
+                case FrameHeader(time_s):
+                    seen["frame"] = time_s
+                case PcmHeader(start_s):
+                    seen["pcm"] = start_s
+                case State(clock_uncertainty_s=uncertainty_s):
+                    seen["state"] = uncertainty_s
     print(seen["frame"], seen["pcm"], seen["state"], server.stats(), flush=True)
     sys.stdin.read()
 """
@@ -825,13 +834,13 @@ with IngestServer(step_s=0.5) as server:
     assert stats.strip() == "{}"
 
 
-def test_a_peer_that_was_silent_is_heard_again(receiver: Receiver, monkeypatch) -> None:
+def test_a_peer_that_was_silent_is_heard_again(receiver: Listening, monkeypatch) -> None:
     """A process that was suspended says hello again, on the same connection; what it sends then counts."""
     monkeypatch.setattr("stream.transport.peers.SILENCE_S", 0.5)
     address = receiver.server.bind_local()
     hello = Hello(
         source="cam0",
-        streams=("video",),
+        modalities=("video",),
         pid=os.getpid(),
         clock="host",
         lossless=False,
@@ -840,9 +849,9 @@ def test_a_peer_that_was_silent_is_heard_again(receiver: Receiver, monkeypatch) 
     with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
         socket.connect(address.endpoint)
         socket.send_multipart([encode(hello), b""])
-        receiver.wait_events(Connected)
+        receiver.wait_events(Hello)
         receiver.wait_events(PeerLost)
         socket.send_multipart([encode(hello), b""])
-        receiver.wait_events(Connected, 2)
-        socket.send_multipart([encode(Mark("video", time.perf_counter())), b""])
-        receiver.wait_events(Marked)
+        receiver.wait_events(Hello, 2)
+        socket.send_multipart([encode(Watermark("video", time.perf_counter())), b""])
+        receiver.wait_events(Watermark)

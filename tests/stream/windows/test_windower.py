@@ -288,13 +288,13 @@ def test_a_window_is_ready_once_both_streams_have_passed_its_end() -> None:
     assert window.av_skew_ms == 0.0
 
 
-def test_a_mark_completes_a_grid_cell_before_the_next_frame() -> None:
+def test_a_watermark_completes_a_grid_cell_before_the_next_frame() -> None:
     windower = new_windower()
     fill(windower, 0, 2, video=False)
     for time_ms in (400, 900, 1400, 1900):
-        windower.add_frame(time_ms / 1000, picture(time_ms), mark_s=None)
+        windower.add_frame(time_ms / 1000, picture(time_ms), watermark_s=None)
     assert windower.advance(2.0) is None
-    windower.mark("video", 2.0)
+    windower.watermark("video", 2.0)
     window = windower.advance(2.0)
     assert window is not None
     assert window.av_skew_ms == pytest.approx(100.0)  # sound up to 2.0, the newest frame at 1.9
@@ -382,7 +382,7 @@ def test_what_never_came_is_not_waited_for_live_and_is_without_loss() -> None:
 
 
 def test_a_source_without_video_is_served_by_its_sound() -> None:
-    windower = new_windower(streams=("audio",))
+    windower = new_windower(modalities=("audio",))
     fill(windower, 0, 2, video=False)
     window = windower.advance(2.0)
     assert window is not None
@@ -509,9 +509,9 @@ def test_what_is_too_short_for_half_a_window_has_a_label_all_the_same(lossless: 
 
 def test_a_mark_beyond_the_end_of_a_file_makes_no_window_of_its_own() -> None:
     """Whether the last frame of a file or its end is looked at first must not matter."""
-    windower = new_windower(lossless=True, streams=("video",))
-    for time_ms, mark_s in ((500, 0.5), (1000, 1.0), (1500, 1.5), (1700, 2.0)):
-        windower.add_frame(time_ms / 1000, picture(time_ms), mark_s)
+    windower = new_windower(lossless=True, modalities=("video",))
+    for time_ms, watermark_s in ((500, 0.5), (1000, 1.0), (1500, 1.5), (1700, 2.0)):
+        windower.add_frame(time_ms / 1000, picture(time_ms), watermark_s)
     assert windower.advance() is None
     windower.mark_end()
     [window] = iter(windower.advance, None)

@@ -1,28 +1,33 @@
-"""A real ingest server with a polling thread, for tests of what connects to it."""
+"""A real receiver with a polling thread, for tests of what connects to it."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from stream.transport.events import IngestEvent
-from stream.transport.receiver import IngestServer
+from stream.transport.events import Event
+from stream.transport.receiver import Receiver
 
 WAIT_S = 60.0
 E = TypeVar("E")
 
 
-class Receiver:
+def events_of(events: Iterable[Event], *kinds: type) -> list[Event]:
+    """Events whose message is of these kinds."""
+    return [event for event in events if isinstance(event.message, kinds)]
+
+
+class Listening:
     """Polls a server in a thread and keeps every event; waiting is by condition, never by time alone."""
 
     def __init__(self, step_s: float = 0.5, *, grant: bool = True, **options) -> None:
-        self.server = IngestServer(step_s=step_s, **options)
-        self.events: list[IngestEvent] = []
+        self.server = Receiver(step_s=step_s, **options)
+        self.events: list[Event] = []
         self._grant = grant
         self._changed = threading.Condition()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="receiver")
 
-    def __enter__(self) -> "Receiver":
+    def __enter__(self) -> "Listening":
         self._thread.start()
         return self
 
@@ -36,9 +41,14 @@ class Receiver:
         self.server.wake()
         self._thread.join()
 
-    def of(self, kind: type[E]) -> list[E]:
+    def events_of(self, *kinds: type) -> list[Event]:
+        """Events so far whose message is of these kinds."""
         with self._changed:
-            return [event for event in self.events if isinstance(event, kind)]
+            return events_of(self.events, *kinds)
+
+    def of(self, kind: type[E]) -> list[E]:
+        """Messages of a kind so far."""
+        return [event.message for event in self.events_of(kind) if isinstance(event.message, kind)]
 
     def wait_for(self, predicate: Callable[[], bool], what: str = "") -> None:
         """Wait until `predicate`, which is asked after every event and now and then, is true."""
@@ -54,7 +64,7 @@ class Receiver:
         return self.of(kind)
 
     def _tail(self) -> str:
-        names = [type(event).__name__ for event in self.events[-20:]]
+        names = [type(event.message).__name__ for event in self.events[-20:]]
         return f"last events {names}, stats {self.server.stats()}"
 
     def _run(self) -> None:
@@ -68,7 +78,7 @@ class Receiver:
                     data = [
                         event
                         for event in events
-                        if event.source == source and hasattr(event, "seq")
+                        if event.source == source and hasattr(event.message, "seq")
                     ]
                     if data:
                         self.server.grant(source, len(data))
