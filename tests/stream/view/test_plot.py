@@ -19,8 +19,7 @@ from emostream.errors import ConfigError
 from stream.pubsub import recording
 from stream.pubsub.messages import Event, Label, Modalities, Reasoning
 from stream.pubsub.recording import RecordingError
-from stream.view.figure import STYLE, Track, draw
-from stream.view.notes import wrap
+from stream.view.figure import STYLE, Track, draw, wrap
 from stream.view.palette import COLOURS, colours
 from stream.view.plot import choose_reasons, load_tracks, plot
 from tests.stream.events import LABELS, label, reasoning, stamped, status
