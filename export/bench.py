@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.table import Table
 
-from export.environment import default_device, installed_versions, machine
+from export.environment import engine_device, installed_versions, machine
 from export.errors import ExportError
 from export.manifest import Manifest
 
@@ -29,7 +29,7 @@ def bench(folder: Path, *, device: str | None, say: Callable[[str], None]) -> di
         ExportError: The directory is not whole, or a backend that it was built for does not run here.
     """
     manifest = Manifest.read(folder)
-    device = device or default_device(manifest.target, manifest.precision)
+    device = str(engine_device(device, manifest.target, manifest.precision))
     backends = ["torch", "onnxruntime"]
     if manifest.target == "tensorrt":
         backends.append("tensorrt")

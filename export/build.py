@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from emostream.checkpoint.resolve import find_checkpoint
+from emostream.devices import parse_device
 from emostream.inference.encoders import Encoders
 from emostream.model.load import load_model
 from emostream.model.modeling import EmostreamForCausalLM
 from emostream.model.processor import EmostreamProcessor
 from emostream.model.save import put_in_place
-from export.environment import default_device
+from export.environment import engine_device
 from export.errors import ExportError
 from export.manifest import MANIFEST, Manifest, graph_files, sha256
 from export.onnx.graphs import GRAPHS, OPSET, Graph
@@ -86,6 +87,7 @@ class _Build:
     options: BuildOptions
     say: Say
     host: "Host | None"
+    device: torch.device
     begun_s: float = field(default_factory=time.perf_counter)
     graphs: dict[str, dict[str, Any]] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
@@ -117,7 +119,8 @@ def build(checkpoint: str, out: Path, *, say: Say, options: BuildOptions | None 
     if options.target == "tensorrt":
         from export.tensorrt.probe import probe
 
-        host = probe(torch.device(options.device or "cuda").index or 0)
+        host = probe(parse_device(options.device or "cuda").index or 0)
+    device = engine_device(options.device, options.target, options.asked)
     checkpoint_sha256 = sha256(find_checkpoint(checkpoint).files())
     model, processor = load_model(checkpoint)
     staging = out.parent / f".{out.name}.partial"
@@ -125,7 +128,7 @@ def build(checkpoint: str, out: Path, *, say: Say, options: BuildOptions | None 
         out.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(staging, ignore_errors=True)  # of a build that was killed
         staging.mkdir()
-        work = _Build(model, processor, staging, options, say, host)
+        work = _Build(model, processor, staging, options, say, host, device)
         before = previous(out)
         todo = _reuse(work, out, before)
         _refuse_full_disk(work, out, todo)
@@ -164,7 +167,6 @@ def _make(
 ) -> list[dict[str, Any]]:
     """Build what is to do, compare it, and build anew in the next precision what disagrees."""
     asked, target = work.options.asked, work.options.target
-    device = torch.device(work.options.device or default_device(target, asked))
     built_any = False
     while True:
         work.model.to("cpu")
@@ -180,10 +182,10 @@ def _make(
             break
         built_any = True
         manifest().write(work.staging)
-        encoders = load_encoders(work.staging, device, torch.float32)
+        encoders = load_encoders(work.staging, work.device, torch.float32)
         description = encoders.description
         work.tell(f"parity with torch, by {description}")
-        work.model.to(device)
+        work.model.to(work.device)
         failed = {}
         for name, precisions in todo.items():
             found = compare(_graph(name), work.model, encoders, precisions[0])

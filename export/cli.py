@@ -7,15 +7,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from emostream.console import write_anything
 from emostream.errors import EmostreamError
+from emostream.shadowing import refuse_shadowed_packages
 
 EXIT_FAILED = 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand; user errors are one line and exit code 2, as is a failed verification."""
+    write_anything()
     options = _parser().parse_args(argv)
     try:
+        refuse_shadowed_packages()
         return int(options.handler(options) or 0)
     except EmostreamError as error:
         print(f"emostream-export: {error}", file=sys.stderr)

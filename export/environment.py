@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from emostream.devices import resolve_device
 from export.errors import ExportError
 
 PACKAGES = (
@@ -67,8 +68,16 @@ def environment_rows() -> list[tuple[str, str]]:
     return rows + list(installed_versions().items())
 
 
-def default_device(target: str, precision: str) -> str:
-    """Where engines run unless the user says so: the GPU, if their runtime can use it."""
+def engine_device(named: str | None, target: str, precision: str) -> torch.device:
+    """Where engines and torch run: where the user says, else the GPU if the runtime can use it.
+
+    Raises:
+        ConfigError: This torch cannot use the device that the user named.
+    """
+    return resolve_device(named or _default_device(target, precision))
+
+
+def _default_device(target: str, precision: str) -> str:
     if not torch.cuda.is_available() or precision == "int8":
         return "cpu"
     if target == "tensorrt":

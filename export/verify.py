@@ -12,7 +12,7 @@ from emostream.model.load import load_model
 from emostream.model.modeling import EmostreamForCausalLM
 from emostream.model.processor import EmostreamProcessor
 from export.clips import agreement, stretches
-from export.environment import default_device
+from export.environment import engine_device
 from export.errors import ExportError
 from export.manifest import Manifest, sha256, write_atomically
 from export.onnx.graphs import GRAPHS
@@ -50,7 +50,7 @@ def verify(
         ExportError: The directory is not whole, or the checkpoint is not the one that was exported.
     """
     manifest = Manifest.read(folder)
-    where = torch.device(device or default_device(manifest.target, manifest.precision))
+    where = engine_device(device, manifest.target, manifest.precision)
     model, processor = load_exported(manifest, folder, where)
     encoders = load_encoders(folder, where, torch.float32, backend)
     description = encoders.description

@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from emostream.console import write_anything
 from emostream.errors import EmostreamError
+from emostream.shadowing import refuse_shadowed_packages
 from training.progress import bars
 
 EXIT_USER_ERROR = 2
@@ -16,6 +18,7 @@ EXIT_INTERRUPTED = 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand; a user's error is one line on stderr and exit code 2."""
+    write_anything()
     parser = _parser()
     options, settings = parser.parse_known_args(argv)
     options.settings = settings
@@ -27,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         stream=sys.stderr,
     )
     try:
+        refuse_shadowed_packages()
         options.handler(options)
     except EmostreamError as error:
         print(f"emostream-train: {error}", file=sys.stderr)
@@ -122,7 +126,7 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", help="only this split; by default all but train")
     parser.add_argument("--labels", type=_list, metavar="A,B", help="label set (default: DFEW's)")
     parser.add_argument("--limit", type=int, metavar="N", help="a random sample of so many clips")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default="cpu", help="torch device")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
     parser.add_argument(
         "--features",
@@ -243,6 +247,7 @@ def _eval(options: argparse.Namespace) -> None:
     import torch
 
     from emostream import load_model
+    from emostream.devices import resolve_device
     from training.data.features import cache_features
     from training.evaluation.evaluate import evaluate
     from training.evaluation.outcomes import CONDITIONS
@@ -260,7 +265,8 @@ def _eval(options: argparse.Namespace) -> None:
         seed=options.seed,
         instruction=options.instruction,
     )
-    model, processor = load_model(options.model, options.device, getattr(torch, options.dtype))
+    device = resolve_device(options.device)
+    model, processor = load_model(options.model, device, getattr(torch, options.dtype))
     with bars() as step:
         store = options.features and cache_features(
             model,

@@ -10,10 +10,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
+from emostream.console import write_anything
 from emostream.errors import EmostreamError
 from emostream.labels import DEFAULT_LABELS
+from emostream.shadowing import refuse_shadowed_packages
 from emostream.urls import hide_secrets
-from stream.commands.shadowing import refuse_shadowed_packages
 from stream.pubsub.messages import DEFAULT_ENDPOINT
 from stream.serve.model import BACKENDS, DTYPES, TINY, ModelConfig
 from stream.windows.config import InferenceConfig
@@ -23,6 +24,7 @@ EXIT_USER_ERROR = 2
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand; user errors are one line and exit code 2."""
+    write_anything()
     parser = _parser()
     options = parser.parse_args(argv)
     logging.basicConfig(

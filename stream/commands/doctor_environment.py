@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from stream.commands.shadowing import describe, shadowed_packages
+from emostream.shadowing import describe, shadowed_packages
 
 Outcome = Literal["ok", "warn", "fail"]
 

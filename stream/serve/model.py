@@ -90,18 +90,10 @@ def load(config: ModelConfig) -> "tuple[EmostreamForCausalLM, EmostreamProcessor
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
 
+    from emostream.devices import resolve_device
     from emostream.model.load import load_model
 
-    device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        found = torch.device(device)
-    except RuntimeError as error:
-        raise ConfigError(f"--device {device}: {str(error).splitlines()[0]}") from error
-    if found.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(
-            f"--device {device}: torch {torch.__version__} finds no CUDA GPU here. Run `emostream doctor`, or use "
-            "--device cpu."
-        )
+    found = resolve_device(config.device)
     dtype = config.dtype or ("bfloat16" if found.type == "cuda" else "float32")
     model, processor = load_model(config.model, found, getattr(torch, dtype))
     processor.audio_context_s = config.audio_context_s

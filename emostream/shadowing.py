@@ -21,7 +21,7 @@ def shadowed_packages(root: Path | None = None) -> dict[str, str]:
     Args:
         root: the folder that holds our packages; by default the one that this module was loaded from.
     """
-    root = (root or Path(__file__).parents[2]).resolve()
+    root = (root or Path(__file__).parents[1]).resolve()
     found = {name: _location(name) for name in PACKAGES}
     return {
         name: place for name, place in found.items() if place != str(root / name / "__init__.py")
@@ -42,7 +42,7 @@ def describe(shadowed: dict[str, str]) -> str:
     """What is in the way of which package, and what to do about it."""
     culprits = "; ".join(f"`{name}` is {place}" for name, place in shadowed.items())
     return (
-        f"packages of emostream are shadowed: {culprits}; wanted those in {Path(__file__).parents[2]}. "
+        f"packages of emostream are shadowed: {culprits}; wanted those in {Path(__file__).parents[1]}. "
         "Rename or uninstall what is in the way, take its folder off PYTHONPATH, or start Python from "
         "another folder or with -P"
     )

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from emostream.errors import ConfigError
-from stream.commands.shadowing import (
+from emostream.shadowing import (
     PACKAGES,
     describe,
     refuse_shadowed_packages,
     shadowed_packages,
 )
 
-ROOT = Path(__file__).parents[3]
-REFUSE = "import stream.commands.shadowing as s; s.refuse_shadowed_packages()"
+ROOT = Path(__file__).parents[2]
+REFUSE = "import emostream.shadowing as s; s.refuse_shadowed_packages()"
 
 
 @pytest.fixture
@@ -86,9 +86,7 @@ def test_packages_from_another_install_are_reported(tmp_path: Path) -> None:
 
 
 def test_a_missing_package_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "stream.commands.shadowing.PACKAGES", ("emostream", "no_such_package_of_ours")
-    )
+    monkeypatch.setattr("emostream.shadowing.PACKAGES", ("emostream", "no_such_package_of_ours"))
     with pytest.raises(ConfigError, match="`no_such_package_of_ours` is nowhere to be found"):
         refuse_shadowed_packages()
 
