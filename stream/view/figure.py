@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count, groupby, pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -185,7 +186,7 @@ def _draw_health(axes: Axes, track: Track) -> None:
     """Whether picture and sound were there."""
     seen = set()
     for row, modality in enumerate(("audio", "video")):
-        for start_s, end_s, state in track.spans(lambda x, m=modality: getattr(x.modalities, m)):
+        for start_s, end_s, state in track.spans(partial(_presence, modality)):
             seen.add(state)
             span = [(start_s, end_s - start_s)]
             axes.broken_barh(span, (row + 0.1, 0.8), linewidth=0, **_HEALTH[state])
@@ -196,6 +197,10 @@ def _draw_health(axes: Axes, track: Track) -> None:
     axes.set_xlabel("time (s)", labelpad=2)
     handles = [_patch(state, **style) for state, style in _HEALTH.items() if state in seen]
     axes.legend(handles=handles, **_LEGEND, labelspacing=0.15, fontsize=5.8)
+
+
+def _presence(modality: str, label: Label) -> str:
+    return str(getattr(label.modalities, modality))
 
 
 def _draw_notes(
