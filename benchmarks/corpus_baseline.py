@@ -33,6 +33,7 @@ from sklearn.svm import SVC
 from training.claims.measure import VoiceMeasures, measure_voice
 from training.data.cues import FACE_UNITS, VOICE_DIMENSIONS
 from training.data.manifest import Row
+from training.evaluation.probe import uar
 from training.synth.actors import SPLITS, Split
 from training.synth.clip import clip_row, render_clip
 from training.synth.script import write_script
@@ -165,11 +166,11 @@ def fit_and_score(
     for split, test in tests.items():
         guess, truth, clean = model.predict(inputs(test, modality)), test["label"], test["clean"]
         picks = rng.integers(len(truth), size=(1000, len(truth)))
-        spread = [recall_score(truth[p], guess[p], average="macro") for p in picks]
+        spread = [uar(truth[p], guess[p]) for p in picks]
         out[split] = {
-            "uar": recall_score(truth, guess, average="macro"),
+            "uar": uar(truth, guess),
             "interval": np.percentile(spread, [2.5, 97.5]).tolist(),
-            "uar_both_informative": recall_score(truth[clean], guess[clean], average="macro"),
+            "uar_both_informative": uar(truth[clean], guess[clean]),
             "recall": dict(
                 zip(
                     sorted(set(truth)),

@@ -1,16 +1,13 @@
-"""The JSON beside each plan: what it was built from and for, signed by the user who built it.
+"""The JSON beside each plan: what it was built from and for, with digests of the plan and of itself.
 
-Deserializing a plan runs what it holds, so that only plans with a signature of this user's own key are opened. A plan
-of another user, host or TensorRT is refused before TensorRT sees it.
+A plan that was damaged, or built for another GPU or TensorRT, is refused before TensorRT sees it. Digests keep out
+accidents, not attackers: a plan runs what it holds, so that one from elsewhere is to be trusted like a program.
 """
 
 import hashlib
-import hmac
 import json
-import os
-import secrets
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +15,7 @@ from export.errors import ExportError
 from export.manifest import sha256, write_atomically
 from export.tensorrt.probe import Host
 
-VERSION = 1
-KEY_BYTES = 32
+VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,24 +50,20 @@ class Sidecar:
         plan_sha256: Of its file.
         dtypes: Convolutions and matrix products of the network, by dtype.
         seconds: That the build took.
-        signature: Over all the rest, by the builder's key.
+        digest: Of all the rest.
     """
 
     key: PlanKey
     plan_sha256: str
     dtypes: dict[str, int]
     seconds: float
-    signature: str = ""
+    digest: str = ""
     version: int = VERSION
-
-    def signed(self) -> "Sidecar":
-        """The same with this user's signature."""
-        fields = asdict(self) | {"key": self.key, "signature": _signature(asdict(self))}
-        return Sidecar(**fields)
 
     def write(self, plan: Path) -> None:
         """Write it beside the plan, in one step."""
-        write_atomically(sidecar_path(plan), json.dumps(asdict(self.signed()), indent=1) + "\n")
+        whole = replace(self, digest=_digest(self))
+        write_atomically(sidecar_path(plan), json.dumps(asdict(whole), indent=1) + "\n")
 
 
 def sidecar_path(plan: Path) -> Path:
@@ -80,10 +72,10 @@ def sidecar_path(plan: Path) -> Path:
 
 
 def read_sidecar(plan: Path) -> Sidecar:
-    """The sidecar of a plan that this user built and nobody changed.
+    """The sidecar of a plan, if both are as they were built.
 
     Raises:
-        ExportError: It is missing, malformed, of another version or another user, or the plan is not its own.
+        ExportError: It is missing, malformed, altered or of another version, or the plan is not its own.
     """
     file = sidecar_path(plan)
     try:
@@ -95,11 +87,8 @@ def read_sidecar(plan: Path) -> Sidecar:
         raise ExportError(
             f"{file}: no sidecar that can be read ({error}). {_rebuild(plan)}"
         ) from error
-    if not hmac.compare_digest(sidecar.signature, _signature(asdict(sidecar))):
-        raise ExportError(
-            f"{file} was not written by this user on this host: its signature is not by {user_key_path()}. A plan runs "
-            f"what it holds, so that those of others are never opened. {_rebuild(plan)}"
-        )
+    if sidecar.digest != _digest(sidecar):
+        raise ExportError(f"{file} is not as it was written beside the plan. {_rebuild(plan)}")
     if not plan.is_file() or sha256([plan]) != sidecar.plan_sha256:
         raise ExportError(
             f"{plan} is missing or is not what {file.name} speaks of. {_rebuild(plan)}"
@@ -145,41 +134,9 @@ def up_to_date(plan: Path, key: PlanKey) -> Sidecar | None:
     return sidecar if sidecar.key == key else None
 
 
-def user_key_path() -> Path:
-    """Where this user's key lies."""
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(state) / "emostream" / "plan.key"
-
-
-def _user_key() -> bytes:
-    """Made at the first use, readable by this user alone."""
-    file = user_key_path()
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_name(f".{file.name}.{os.getpid()}")
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(secrets.token_bytes(KEY_BYTES))
-        try:
-            os.link(part, file)  # fails if another process was first
-        except FileExistsError:
-            pass
-        finally:
-            part.unlink()
-        key = file.read_bytes()
-    except OSError as error:
-        raise ExportError(f"tensorrt: the key that signs plans cannot be kept: {error}.") from error
-    if len(key) != KEY_BYTES:
-        raise ExportError(
-            f"{file}: wanted {KEY_BYTES} bytes, found {len(key)}. Delete it and rebuild."
-        )
-    return key
-
-
-def _signature(fields: dict[str, Any]) -> str:
-    fields = {name: value for name, value in fields.items() if name != "signature"}
-    text = json.dumps(fields, sort_keys=True)
-    return hmac.new(_user_key(), text.encode(), hashlib.sha256).hexdigest()
+def _digest(sidecar: Sidecar) -> str:
+    fields = asdict(sidecar) | {"digest": ""}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 def _newer_within_major(sidecar: Sidecar, host: Host) -> bool:

@@ -50,13 +50,12 @@ def environment(folder: Path, state: Path) -> dict[str, str]:
 
     Args:
         folder: From `install`.
-        state: Where the process keeps its caches and the key of its plans.
+        state: Where the process keeps its caches.
     """
     libraries = (folder / "lib", folder / "site" / PACKAGE)
     return os.environ | {
         "LD_LIBRARY_PATH": os.pathsep.join(map(str, libraries)),
         "PYTHONPATH": os.pathsep.join([str(folder / "site"), str(Path(__file__).parents[2])]),
-        "XDG_STATE_HOME": str(state / "state"),
         "XDG_CACHE_HOME": str(state / "cache"),
         "OMP_NUM_THREADS": "1",
     }

@@ -59,21 +59,11 @@ def _columns(labels: Sequence[str]) -> dict[str | None, int]:
     return columns
 
 
-def war(counts: NDArray[np.int64]) -> float:
-    """Weighted average recall, which is accuracy, of a `confusion`."""
-    return float(np.trace(counts) / counts.sum())
-
-
 def recalls(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     """Recall of each class, (L,), of a `confusion`; NaN where the class never occurs."""
     support = counts.sum(1)
     hits = np.diagonal(counts).astype(np.float64)
     return np.divide(hits, support, out=np.full(len(support), np.nan), where=support > 0)
-
-
-def uar(counts: NDArray[np.int64]) -> float:
-    """Unweighted average recall: the mean over the classes that occur, of a `confusion`."""
-    return float(np.nanmean(recalls(counts)))
 
 
 @dataclass(frozen=True, slots=True)

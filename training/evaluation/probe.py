@@ -5,6 +5,7 @@ behind it, the model is at fault and not its towers.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,6 +60,11 @@ def token_classifier(seed: int = 0) -> Pipeline:
     )
 
 
+def uar(truth: Sequence[Any], found: Sequence[Any]) -> float:
+    """Unweighted average recall in [0, 1]: the mean of the recalls of the classes that occur in `truth`."""
+    return float(recall_score(truth, found, labels=sorted(set(truth)), average="macro"))
+
+
 def fused_classifier(
     model: EmostreamForCausalLM,
     processor: EmostreamProcessor,
@@ -92,7 +98,5 @@ def fused_classifier(
             found = classifier.predict(measured[split][:, chosen])
             wanted = [str(row.label) for row in rows]
             out[split][f"{condition}_war"] = float(accuracy_score(wanted, found))
-            out[split][f"{condition}_uar"] = float(
-                recall_score(wanted, found, labels=sorted(set(wanted)), average="macro")
-            )
+            out[split][f"{condition}_uar"] = uar(wanted, found)
     return out

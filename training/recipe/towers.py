@@ -21,7 +21,6 @@ from typing import Any, Final, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.metrics import recall_score
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from transformers import PreTrainedModel
@@ -31,6 +30,7 @@ from emostream.errors import EmostreamError
 from emostream.labels import DEFAULT_LABELS
 from emostream.model.modeling import EmostreamForCausalLM, EmostreamModel
 from emostream.model.towers import ConvStem
+from training.evaluation.probe import uar
 from training.recipe.tower_augment import augment_mel, augment_pictures
 from training.recipe.tower_data import FRAMES, NO_LABEL, TRACKS, Arrays, batches, read_shards
 from training.synth.acting import ACTION_UNITS, PROSODY
@@ -305,9 +305,7 @@ def validate(probe: VideoProbe | AudioProbe, shards: list[Arrays], size: int) ->
         found, wanted = (torch.cat(parts).float().numpy() for parts in zip(*pairs, strict=True))
         if name.endswith("emotion"):
             known = wanted >= 0
-            classes = np.unique(wanted[known])
-            uar = recall_score(wanted[known], found[known], labels=classes, average="macro")
-            out[f"{name}_uar"] = round(100 * float(uar), 1)
+            out[f"{name}_uar"] = round(100 * uar(wanted[known], found[known]), 1)
         else:
             out[f"{name}_r"] = round(float(np.corrcoef(found, wanted)[0, 1]), 3)
     return out
