@@ -12,7 +12,7 @@ from emostream.errors import MediaError
 from emostream.inference.encoders import Encoders
 from emostream.inference.recognizer import Recognizer
 from emostream.inference.streaming import MediaWindow
-from emostream.media import load_clip, probe
+from emostream.media import MediaReader, PcmChunk, load_clip, probe
 from emostream.model.modeling import EmostreamForCausalLM
 from emostream.model.processor import EmostreamProcessor
 from export.errors import ExportError
@@ -144,13 +144,22 @@ def _rows(manifest: Path) -> Iterator[tuple[Path, float, float | None]]:
 def _windows(path: Path, start_s: float, end_s: float | None) -> Iterator[Stretch]:
     if end_s is None:
         try:
-            end_s = probe(path).duration_s or 0.0
+            end_s = _length_s(path)
         except MediaError as error:
             raise ExportError(f"verify: {error}") from error
     count = max(1, int((end_s - start_s - WINDOW_S) // STEP_S) + 1)
     for index in range(count):
         begin_s = start_s + index * STEP_S
         yield Stretch(path, begin_s, min(end_s, begin_s + WINDOW_S))
+
+
+def _length_s(path: Path) -> float:
+    duration_s = probe(path).duration_s
+    if duration_s is None:  # as browsers record WebM: what is in it tells
+        with MediaReader(path) as reader:
+            ends = (i.end_s if isinstance(i, PcmChunk) else i.time_s for i in reader)
+            duration_s = max(ends, default=0.0)
+    return duration_s
 
 
 def _load(stretch: Stretch, num_frames: int) -> MediaWindow | None:

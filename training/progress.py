@@ -1,4 +1,4 @@
-"""How far a command is: named steps, each so many of so many, on a terminal or told to nobody."""
+"""Progress of a command by named steps: bars on a terminal, or not shown at all."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-#: Told of a named step: how much is done, and of how much.
+#: Called with the name of a step, how many items of it are done, and how many there are.
 Step = Callable[[str, int, int], None]
 Progress = Callable[[], AbstractContextManager[Step]]
 
 
 def unseen() -> AbstractContextManager[Step]:
-    """Progress that nobody sees."""
+    """Progress that is not shown."""
     return nullcontext(lambda name, done, total: None)
 
 

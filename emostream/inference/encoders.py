@@ -48,9 +48,9 @@ class TorchEncoders:
         self.dtype = model.dtype
         name = str(self.dtype).removeprefix("torch.")
         self.description = f"torch {torch.__version__} {self.device} {name}"
-        self._vision = GraphedRows(self._see, self.device)
-        self._join = GraphedRows(self._mix, self.device)
-        self._audio = GraphedRows(self._hear, self.device)
+        self._vision = GraphedRows(self._encode_frames, self.device)
+        self._join = GraphedRows(self._join_frames, self.device)
+        self._audio = GraphedRows(self._encode_audio, self.device)
 
     @torch.inference_mode()
     def vision(self, pixels_N3SS: Tensor) -> FrameFeatures:
@@ -70,14 +70,14 @@ class TorchEncoders:
     def _placed(self, inputs: Tensor) -> Tensor:
         return inputs.to(self.device, self.dtype, non_blocking=True)
 
-    def _see(self, pixels_N3SS: Tensor) -> tuple[Tensor, ...]:
+    def _encode_frames(self, pixels_N3SS: Tensor) -> tuple[Tensor, ...]:
         return self._backbone.mm_projector.frame(self._backbone.vision_tower(pixels_N3SS))
 
-    def _mix(
+    def _join_frames(
         self, before_N2HPP: Tensor, maps_N2HPP: Tensor, face_NQH: Tensor, gate_3: Tensor
     ) -> tuple[Tensor, ...]:
         before, now = (FrameFeatures(maps, face_NQH) for maps in (before_N2HPP, maps_N2HPP))
         return (self._backbone.mm_projector.join(before, now, gate_3),)
 
-    def _hear(self, mel_BFM: Tensor) -> tuple[Tensor, ...]:
+    def _encode_audio(self, mel_BFM: Tensor) -> tuple[Tensor, ...]:
         return (self._backbone.audio_projector(self._backbone.audio(mel_BFM)),)

@@ -1,5 +1,7 @@
 """Writing checkpoints: `save_model`, which leaves a whole folder or the one that was there."""
 
+import glob
+import re
 import shutil
 import uuid
 from pathlib import Path
@@ -46,6 +48,7 @@ def save_model(
         processor.save_pretrained(staging)
         write_weights(staging, _tensors_to_save(model))
         put_in_place(staging, path)
+        _remove_leftovers(path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"save_model: cannot write {path}: {error}. Nothing was changed; free the space or choose another folder."
@@ -75,6 +78,13 @@ def _may_write(path: Path) -> bool:
         return bool(read_config(path))
     except (CheckpointError, ConfigError):
         return False
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Delete what saves of `path` left behind that were killed; not before a whole checkpoint stands there."""
+    for folder in path.parent.glob(f".{glob.escape(path.name)}-*"):
+        if re.fullmatch("[0-9a-f]{32}(-old)?", folder.name.removeprefix(f".{path.name}-")):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def put_in_place(staging: Path, path: Path) -> None:

@@ -1,4 +1,8 @@
-"""Prompts of a corpus: token ids with placeholders, and the frozen towers' features to lay over them."""
+"""Prompts of a corpus, for SFT and GRPO alike: token ids with placeholders, and the features that replace them.
+
+A modality here is `vision` or `audio`, by which tower encoded it; in cues and claims it is `face` or `voice`, by where
+a sign of emotion shows.
+"""
 
 from collections.abc import Sequence
 from typing import Protocol

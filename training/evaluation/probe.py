@@ -1,7 +1,7 @@
-"""What a plain classifier reads off the tokens that the language model gets: how much there is to be read.
+"""A probe: a small classifier trained on the tokens that the language model is given.
 
-The mean visual and the mean audio token of each clip, and a small network on both. Where the language model stays far
-behind it, the model is at fault and not its towers.
+It takes the mean visual and the mean audio token of each clip, and shows how much of the label these tokens hold. Where
+the language model does much worse than the probe, the language model is at fault and not its towers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,6 +21,8 @@ from training.data.features import FeatureStore
 from training.data.manifest import Row
 
 BATCH = 64
+
+Labels = Sequence[str] | NDArray[Any]
 
 
 @torch.inference_mode()
@@ -60,7 +62,7 @@ def token_classifier(seed: int = 0) -> Pipeline:
     )
 
 
-def uar(truth: Sequence[Any], found: Sequence[Any]) -> float:
+def uar(truth: Labels, found: Labels) -> float:
     """Unweighted average recall in [0, 1]: the mean of the recalls of the classes that occur in `truth`."""
     return float(recall_score(truth, found, labels=sorted(set(truth)), average="macro"))
 

@@ -1,4 +1,4 @@
-"""What SFT and GRPO have in common: where a run starts from, its clips, and how it is run to its end."""
+"""What SFT and GRPO runs share: the initial model, cached features of the clips, training and saving."""
 
 import logging
 import time

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -316,6 +317,25 @@ class TestSavingFails:
             save_model(*loaded, copy)
         same_bytes(copy, folder)
         assert {p.name for p in copy.parent.iterdir()} == {"copy"}
+
+    @pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
+    def test_the_save_after_one_that_was_killed_clears_up(self, loaded, copy, folder):
+        code = (
+            "import os, signal, sys\n"
+            "from emostream import load_model, save_model\n"
+            "from emostream.checkpoint import files\n"
+            "files.save_file = lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGKILL)\n"
+            "save_model(*load_model(sys.argv[1]), sys.argv[2])\n"
+        )
+        command = [sys.executable, "-P", "-c", code, str(folder), str(copy)]
+        assert subprocess.run(command, check=False, timeout=240).returncode == -signal.SIGKILL
+        assert len(list(copy.parent.iterdir())) == 2
+        same_bytes(copy, folder)
+        beside = copy.with_name(".copy-of-mine")
+        beside.mkdir()
+        save_model(*loaded, copy)
+        same_bytes(copy, folder)
+        assert {p.name for p in copy.parent.iterdir()} == {"copy", ".copy-of-mine"}
 
     @pytest.mark.parametrize("content", [{"notes.txt": "mine"}, {"config.json": '{"a": 1}'}])
     def test_a_folder_of_something_else_is_refused(self, loaded, tmp_path, content):
