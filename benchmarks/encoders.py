@@ -33,6 +33,7 @@ from emostream import load_model, save_model
 from emostream.inference.recognizer import Recognizer
 from emostream.inference.streaming import MediaWindow
 from emostream.model.presets import PRESETS, from_preset
+from emostream.sampling import SAMPLE_RATE_HZ
 from export.bench import bench
 from export.bench import table as graph_table
 from export.build import BuildOptions, build
@@ -98,7 +99,7 @@ def live(
     count = model.config.num_frames
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 256, (2 * count, 480, 640, 3), dtype=np.uint8)
-    pcm = rng.uniform(-0.3, 0.3, int(16000 * STEP_S * count)).astype(np.float32)
+    pcm = rng.uniform(-0.3, 0.3, int(SAMPLE_RATE_HZ * STEP_S * count)).astype(np.float32)
     end = count
 
     def windows(sources: int) -> list[MediaWindow]:

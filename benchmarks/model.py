@@ -28,6 +28,7 @@ from emostream.inference.recognizer import Recognizer
 from emostream.inference.streaming import MediaWindow
 from emostream.model.connector import FrameFeatures
 from emostream.model.presets import PRESETS, from_preset
+from emostream.sampling import SAMPLE_RATE_HZ
 from export.manifest import Manifest
 from export.runtime import load_encoders
 from export.timing import ceilings, timed
@@ -108,7 +109,7 @@ def measure(
     rng = np.random.default_rng(0)
     # Few pictures serve many hops: keys tell frames apart, not pixels.
     pictures = rng.integers(0, 256, (2 * frames_n, side, side * 4 // 3, 3), dtype=np.uint8)
-    pcm = rng.uniform(-0.3, 0.3, int(16000 * STEP_S * frames_n)).astype(np.float32)
+    pcm = rng.uniform(-0.3, 0.3, int(SAMPLE_RATE_HZ * STEP_S * frames_n)).astype(np.float32)
     bench = Bench(device, ceiling)
     backbone = model.model
     encoders: Encoders = TorchEncoders(model)

@@ -1,4 +1,4 @@
-"""Which frames a clip or a window is made of.
+"""Which frames a clip or a window is made of, and the rate of its sound.
 
 Pure functions of times and counts; the live windower and the offline reference both call them, so that they cannot
 disagree.
@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+#: Of all sound that the model, the wire and the windows know.
+SAMPLE_RATE_HZ = 16_000
 
 #: Times closer than this to a grid point count as on it. Media times are ratios of integers and perf_counter resolves
 #: nanoseconds, so that a larger distance is real; float64 holds it up to times of about 10^6 s.

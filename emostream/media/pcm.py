@@ -8,7 +8,7 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-SAMPLE_RATE_HZ = 16_000
+from emostream.sampling import SAMPLE_RATE_HZ
 
 #: How far a timestamp may stray from the sample count before it is believed. Above the millisecond rounding of
 #: Matroska and FLV, below the shortest packet that is lost in practice (Opus, 10 ms and more).

@@ -19,8 +19,9 @@ from emostream.errors import ConfigError
 from emostream.labels import DEFAULT_LABELS
 from emostream.model.configuration import EmostreamConfig
 from emostream.model.modeling import EmostreamForCausalLM
-from emostream.model.processor import SAMPLE_RATE_HZ, EmostreamProcessor
+from emostream.model.processor import EmostreamProcessor
 from emostream.model.prompt import DEFAULT_INSTRUCTION, prompt_pieces
+from emostream.sampling import SAMPLE_RATE_HZ
 
 _TINY: dict[str, Any] = {
     "mm_vision_tower": "tiny-siglip",

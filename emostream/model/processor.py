@@ -21,10 +21,10 @@ from emostream.model.configuration import EmostreamConfig
 from emostream.model.front_ends import read_front_ends
 from emostream.model.prompt import DEFAULT_INSTRUCTION, prompt_pieces
 from emostream.model.towers import AUDIO_POOL
+from emostream.sampling import SAMPLE_RATE_HZ
 
 logger = logging.getLogger(__name__)
 
-SAMPLE_RATE_HZ = 16_000
 MEL_FRAME_S = 0.01
 
 #: Audio that makes one token: two mel frames a step of the encoder, three steps pooled.

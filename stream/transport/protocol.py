@@ -19,9 +19,9 @@ from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
 from emostream.errors import ConfigError, LinkError
+from emostream.sampling import SAMPLE_RATE_HZ as PCM_RATE_HZ
 
 PROTOCOL_VERSION = 1
-PCM_RATE_HZ = 16_000
 MAX_PCM_SAMPLES = 10 * PCM_RATE_HZ
 MAX_MESSAGE_BYTES = 32 * 2**20  # one 4K RGB frame is 24.9 MB
 TOKEN_VARIABLE = "EMOSTREAM_INGEST_TOKEN"

@@ -13,7 +13,8 @@ from emostream.errors import MediaError
 from emostream.media import Modality, load_clip
 from emostream.media.info import BOTH
 from emostream.model.modeling import EmostreamForCausalLM
-from emostream.model.processor import SAMPLE_RATE_HZ, EmostreamProcessor
+from emostream.model.processor import EmostreamProcessor
+from emostream.sampling import SAMPLE_RATE_HZ
 from training.data.manifest import Row
 
 Given = TypeVar("Given")

@@ -27,6 +27,7 @@ from typing import Any, Final, Literal, get_args
 from emostream.errors import ConfigError
 
 Modality = Literal["face", "voice"]
+"""Where a sign of emotion shows. `informative` and the rest of the project say `video` and `audio`, the streams."""
 
 FACE_UNITS: Final[Mapping[str, str]] = MappingProxyType(
     {

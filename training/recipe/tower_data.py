@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from emostream.errors import ConfigError
 from emostream.labels import DEFAULT_LABELS
-from emostream.model.processor import SAMPLE_RATE_HZ, EmostreamProcessor
+from emostream.model.processor import EmostreamProcessor
 from emostream.model.towers import AUDIO_POOL
+from emostream.sampling import SAMPLE_RATE_HZ
 from training.synth.acting import ACTION_UNITS, PROSODY, REGIONS
 from training.synth.clip import action_units_at, film, speak
 from training.synth.script import Script, write_script

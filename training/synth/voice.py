@@ -9,10 +9,10 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
+from emostream.sampling import SAMPLE_RATE_HZ
 from training.synth.glottis import glottal_source
 from training.synth.speech import GRID_HZ, Speech
 
-SAMPLE_RATE_HZ = 16_000
 HOP = SAMPLE_RATE_HZ // GRID_HZ
 _WINDOW = 2 * HOP
 _FFT = 512
