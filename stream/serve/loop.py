@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stream.pubsub.messages import Label
+from stream.pubsub.messages import Label, Status
 from stream.pubsub.publisher import Publisher
 from stream.serve.compose import Explained, capture_time_s, label_message, reasoning_message
 from stream.transport.protocol import PCM_RATE_HZ, Clock, Modality
@@ -107,7 +107,9 @@ class InferenceLoop:
         """A capture process ended for good: say so in the status and wait for its modality no longer."""
         with self._wake:
             self._sorter.fail(name, modality, problem)
+            news = self._news(self._states[name])
             self._wake.notify()
+        self._publish_all(news)
 
     def run(self) -> None:
         """Warm up, go live, publish until the end; the last status of every source is `stopped`."""
@@ -144,11 +146,15 @@ class InferenceLoop:
                     self._publish_status(now_s)
                 if not events:
                     continue
+                news: list[Status] = []
                 with self._wake:
                     for event in events:
                         self._sorter.take(event)
+                        if event.source in self._states:
+                            news += self._news(self._states[event.source])
                     self._sorter.note_ready(time.perf_counter())
                     self._wake.notify()
+                self._publish_all(news)
         except BaseException as error:
             # The main thread must not wait for a receiver that is gone.
             with self._wake:
@@ -183,8 +189,16 @@ class InferenceLoop:
 
     def _turn(self) -> None:
         now_s = time.perf_counter()
+        windows = []
         with self._wake:
-            windows = self._ready_windows(now_s)
+            for state in self._states.values():
+                if state.windower is None or state.finished or self._waits_for_answer(state):
+                    continue
+                taken = state.take_window(now_s)
+                if taken is not None:
+                    windows.append((state, *taken))
+                else:
+                    self._grant_credit(state)
             if not windows and not self._recognizer.reasoning_sources:
                 self._wake.wait(self._idle_s(now_s))
                 return
@@ -202,26 +216,15 @@ class InferenceLoop:
                 waits.append(state.windower.deadline_s - source_s)
         return max(0.001, min(waits))
 
-    def _ready_windows(self, now_s: float) -> list[tuple[SourceState, Window, float]]:
-        """At most one window of each source, and when it became ready."""
-        out = []
-        for state in self._states.values():
-            if state.windower is None or state.finished:
-                continue
-            if state.lossless and state.name in self._recognizer.reasoning_sources:
-                continue  # paced by the model: its answer is finished before it moves on
-            window = state.windower.advance(state.source_time_s(now_s))
-            if state.lossless and window is None and state.uncredited:
-                self._receiver.grant(state.name, state.uncredited)
-                state.uncredited = 0
-            if window is not None:
-                ready_s = now_s if state.ready_s is None else state.ready_s
-                # After a skip this is a later window than the one that was ready then.
-                newest_s = window.newest_capture_s
-                captured_s = None if newest_s is None else state.host_time_s(newest_s)
-                out.append((state, window, max(ready_s, captured_s or ready_s)))
-                state.ready_s = None
-        return out
+    def _waits_for_answer(self, state: SourceState) -> bool:
+        """Whether a source is paced by the model, so that its answer is finished before it moves on."""
+        return state.lossless and state.name in self._recognizer.reasoning_sources
+
+    def _grant_credit(self, state: SourceState) -> None:
+        """Let a lossless source send as much again as has come of it."""
+        if state.lossless and state.uncredited:
+            self._receiver.grant(state.name, state.uncredited)
+            state.uncredited = 0
 
     def _label(self, windows: list[tuple[SourceState, Window, float]]) -> None:
         for state, window, _ in windows:
@@ -250,14 +253,12 @@ class InferenceLoop:
             for name in ("video", "audio")
             if (presence := getattr(window.modalities, name)) != "ok"
         }
-        before = state.state
         state.position_s = window.end_s
         state.state = "lost" if window.lost else "degraded" if missing else "live"
         state.detail = ", ".join(f"{name} {presence}" for name, presence in missing.items())
-        if state.state != before:
-            with self._lock:  # the receiving thread may be adding what the status is made of
-                status = state.status(time.perf_counter(), self._restarts(state.name))
-            self._publisher.publish(status)
+        with self._lock:  # the receiving thread may be adding what the status is made of
+            news = self._news(state)
+        self._publish_all(news)
 
     def _publish_label(
         self,
@@ -323,12 +324,23 @@ class InferenceLoop:
 
     def _publish_status(self, now_s: float) -> None:
         with self._lock:
-            statuses = [
-                state.status(now_s, self._restarts(name)) for name, state in self._states.items()
-            ]
+            statuses = [self._status(state, now_s) for state in self._states.values()]
+        self._publish_all(statuses)
+        self._status_due_s = now_s + STATUS_EVERY_S
+
+    def _news(self, state: SourceState) -> list[Status]:
+        """The status of a source, if it says something else than the last; the caller holds the lock and publishes."""
+        told = state.told == (state.state, state.full_detail)
+        return [] if told or self._stop else [self._status(state, time.perf_counter())]
+
+    def _status(self, state: SourceState, now_s: float) -> Status:
+        status = state.status(now_s, self._restarts(state.name))
+        state.told = (status.state, status.detail)
+        return status
+
+    def _publish_all(self, statuses: list[Status]) -> None:
         for status in statuses:
             self._publisher.publish(status)
-        self._status_due_s = now_s + STATUS_EVERY_S
 
     def _over(self) -> bool:
         """All sources are files, and all are read to their end or given up."""

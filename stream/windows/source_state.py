@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from stream.pubsub.messages import State, Status
 from stream.transport.protocol import Clock, Modality
 from stream.windows.smoothing import Rolling
+from stream.windows.window import Window
 from stream.windows.windower import Windower
 
 RATE_OVER_S = 5.0  # window of the frame and hop rates in the status
@@ -57,7 +58,8 @@ class SourceState:
         epoch_s: `perf_counter` time of a paced file's media time 0.
         ready_s: `perf_counter` time when the next window became ready; None while it is not.
         state: As published in its status.
-        detail: What is wrong, in one line; empty if nothing is.
+        detail: What is wrong with the newest window, in one line; empty if nothing is.
+        told: State and full detail in the status that was published last.
         failed: A file that cannot be read: nothing will come of it.
         modalities: Modalities that are connected.
         pids: Capture processes that have connected so far, by the modalities that they serve.
@@ -82,6 +84,7 @@ class SourceState:
     ready_s: float | None = None
     state: State = "starting"
     detail: str = ""
+    told: tuple[str, str] = ("", "")
     failed: bool = False
     modalities: set[Modality] = field(default_factory=set)
     pids: dict[tuple[Modality, ...], set[int]] = field(default_factory=dict)
@@ -104,6 +107,22 @@ class SourceState:
     def finished(self) -> bool:
         """Whether a file has been read to its end and every window of it taken."""
         return self.windower is not None and self.windower.finished
+
+    def take_window(self, now_s: float) -> tuple[Window, float] | None:
+        """Cut the next window, None if none is ready, and say since when it could have been taken.
+
+        Live, windows before it that were ready too are skipped and counted. Times are `perf_counter`'s.
+        """
+        assert self.windower is not None
+        window = self.windower.advance(self.source_time_s(now_s))
+        if window is None:
+            return None
+        ready_s = now_s if self.ready_s is None else self.ready_s
+        self.ready_s = None
+        # After a skip this is a later window than the one that was ready then.
+        newest_s = window.newest_capture_s
+        captured_s = None if newest_s is None else self.host_time_s(newest_s)
+        return window, max(ready_s, captured_s or ready_s)
 
     def note_losses(self) -> None:
         """Tell the windower what capture has dropped so far."""
@@ -143,13 +162,18 @@ class SourceState:
         )
         return max(started_again, successors) + reopened
 
-    def status(self, now_s: float, process_restarts: int) -> Status:
-        """The heartbeat as it stands; devices are reopened, and their processes started again."""
+    @property
+    def full_detail(self) -> str:
+        """All that is wrong: with the last window, with capture, with its clock; empty if nothing is."""
         problems = [loss.problem for loss in self.losses.values() if loss.problem]
         if self.clock_uncertainty_s > 0:
             problems.append(
                 f"captured on another host, clock ± {1e3 * self.clock_uncertainty_s:.1f} ms"
             )
+        return "; ".join(dict.fromkeys([self.detail, *problems])).strip("; ")
+
+    def status(self, now_s: float, process_restarts: int) -> Status:
+        """The heartbeat as it stands; devices are reopened, and their processes started again."""
         source_s = now_s
         if self.clock == "media":
             source_s = self.position_s if self.epoch_s is None else now_s - self.epoch_s
@@ -158,7 +182,7 @@ class SourceState:
             timestamp_s=source_s,
             unix_time_s=self.unix_time_s(source_s),
             state=self.state,
-            detail="; ".join(dict.fromkeys([self.detail, *problems])).strip("; "),
+            detail=self.full_detail,
             fps_in=self.frames.rate(now_s),
             hops_per_s=self.hops.rate(now_s),
             skipped=0 if self.windower is None else self.windower.skipped,

@@ -6,15 +6,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from stream.pubsub.client import EmotionClient
 from stream.pubsub.publisher import Publisher
 from stream.serve.loop import InferenceLoop
 from stream.transport.events import Event
 from stream.transport.protocol import Hello, State
 from stream.transport.receiver import Receiver
+from stream.transport.sender import CaptureLink
 from stream.windows.config import InferenceConfig
 from stream.windows.sorting import Sorter
 from stream.windows.source_state import RateMeter, SourceState
 from stream.windows.windower import Windower
+from tests.stream.receiver_rig import WAIT_S
 
 
 def never() -> None:
@@ -69,6 +72,29 @@ def test_what_a_device_says_of_itself_is_published(state, detail, published):
     sorter.take(connected("cam0"))
     sorter.take(device_state("cam0", state=state, detail=detail))
     assert sorter.states["cam0"].status(time.perf_counter(), 0).detail == published
+
+
+def test_what_changes_between_two_heartbeats_is_published(monkeypatch):
+    monkeypatch.setattr("stream.serve.loop.STATUS_EVERY_S", 3600.0)
+
+    def tell_and_hear():
+        link.wait_ready(WAIT_S)
+        for said, heard in (("covered", "loading tiny; covered"), ("", "loading tiny")):
+            link.send_state("video", "live", said)
+            while client.recv(timeout_ms=20_000).detail != heard:
+                pass
+        loop.stop()  # as a signal does; the model was never loaded
+
+    with (
+        Receiver(step_s=0.5) as receiver,
+        Publisher("tcp://127.0.0.1:*") as publisher,
+        EmotionClient(publisher.endpoint) as client,
+        CaptureLink(receiver.bind_local(), source="cam0", modalities=("video",)) as link,
+    ):
+        loop = InferenceLoop(
+            tell_and_hear, receiver, publisher, InferenceConfig(), {"cam0": "host"}
+        )
+        loop.run()
 
 
 def test_what_the_receiving_thread_shares_is_touched_under_the_lock(monkeypatch):
