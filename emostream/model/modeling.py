@@ -259,6 +259,15 @@ class EmostreamForCausalLM(Qwen2ForCausalLM):
             tower.requires_grad_(False)
         self.model.train(self.model.training)
 
+    def drop_encoders(self) -> None:
+        """Free SigLIP, Whisper and the connector, for good, where something else runs them.
+
+        From then on media are given as `visual_embeds` and `audio_embeds`, and the model can no longer be saved.
+        """
+        for name in ("vision_tower", "audio_tower", "mm_projector", "audio_projector"):
+            delattr(self.model, name)
+        self.unused_tensors = {}
+
     def save_pretrained(
         self, *args: Any, state_dict: dict[str, Tensor] | None = None, **kwargs: Any
     ) -> None:

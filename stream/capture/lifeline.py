@@ -43,10 +43,16 @@ def attach(on_quit: Callable[[], None], on_orphaned: Callable[[], None]) -> None
 
 
 def _die_with_parent() -> None:
-    """Have the kernel end us about a second after the parent's death, without help from the interpreter.
+    """Have the kernel end us a second after the parent's death, without help from the interpreter.
 
-    SIGHUP is sent at once, and its handler is libc's own alarm(): called with the signal's number, 1, it schedules a
-    SIGALRM for one second later, whose default action ends the process. That second is for an orderly end.
+    The kernel sends SIGHUP when the parent dies. The handler of SIGHUP is libc's own `alarm(seconds)`: a handler is
+    called with the signal's number, SIGHUP is 1, so it asks for SIGALRM in one second, whose default is to end us.
+    No Python runs in this. The second is for the orderly end in `attach`, which then comes first.
+
+    What looks simpler does less. SIGKILL as the parent-death signal leaves no time to release the device and to
+    remove the endpoint's directory. Any handler or thread of Python's waits for the lock that the driver holds. A
+    watchdog that has to be fed (`faulthandler.dump_traceback_later`) needs no lock, but also ends a process that was
+    only suspended, or whose driver is slow, while its parent lives.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     libc.signal.argtypes = (ctypes.c_int, ctypes.c_void_p)

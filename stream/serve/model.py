@@ -9,7 +9,6 @@ from emostream.errors import ConfigError
 from emostream.labels import DEFAULT_LABELS, validate_labels
 
 if TYPE_CHECKING:
-    from emostream.inference.encoders import Encoders
     from emostream.inference.recognizer import Recognizer
     from emostream.model.modeling import EmostreamForCausalLM
     from emostream.model.processor import EmostreamProcessor
@@ -109,28 +108,35 @@ def load_recognizer(config: ModelConfig) -> "Recognizer":
     from emostream.inference.recognizer import Recognizer
 
     model, processor = load(config)
+    engines = _checked_engines(config)
+    if engines is None:
+        encoders = None
+    else:
+        from export.runtime import load_encoders
+
+        model.drop_encoders()  # before the engines are read: both at once would be the most that is ever needed
+        encoders = load_encoders(engines, model.device, model.dtype, config.backend)
     return Recognizer(
         model,
         processor,
         labels=config.labels,
-        encoders=_encoders(config, model),
+        encoders=encoders,
         slots=config.slots,
         max_new_tokens=config.max_new_tokens,
     )
 
 
-def _encoders(config: ModelConfig, model: "EmostreamForCausalLM") -> "Encoders | None":
-    """The exported graphs, if they are asked for and are this checkpoint's.
+def _checked_engines(config: ModelConfig) -> Path | None:
+    """Where the exported graphs lie, if they are asked for.
 
     Raises:
-        ExportError: They are not whole, of another checkpoint, or their runtime cannot be had.
+        ExportError: They are of another checkpoint, or their manifest cannot be read.
     """
     if config.engines is None or config.backend == "torch":
         return None
     from emostream.checkpoint.resolve import find_checkpoint
     from export.errors import ExportError
     from export.manifest import Manifest, sha256
-    from export.runtime import load_encoders
 
     manifest = Manifest.peek(config.engines)
     if sha256(find_checkpoint(config.model).files()) != manifest.checkpoint_sha256:
@@ -138,4 +144,4 @@ def _encoders(config: ModelConfig, model: "EmostreamForCausalLM") -> "Encoders |
             f"engines: {config.engines} was built from another checkpoint than {config.model}. Rebuild: "
             f"emostream-export build {config.model} --out {config.engines}"
         )
-    return load_encoders(config.engines, model.device, model.dtype, config.backend)
+    return config.engines

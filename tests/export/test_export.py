@@ -22,6 +22,7 @@ from export.errors import ExportError
 from export.manifest import Manifest, sha256
 from export.onnx.graphs import GRAPHS
 from export.runtime import OnnxEncoders, load_encoders
+from stream.serve import model as serve_model
 from stream.serve.model import ModelConfig, load_recognizer
 from tests.export.conftest import small_model
 
@@ -128,6 +129,26 @@ def test_serving_takes_the_engines_of_its_checkpoint_only(engines, checkpoint, t
     other = save_model(*small_model(7), tmp_path / "other")
     with pytest.raises(ExportError, match="another checkpoint"):
         load_recognizer(ModelConfig(model=str(other), device="cpu", engines=engines))
+
+
+def test_what_engines_replace_is_no_longer_in_memory(engines, checkpoint, window, monkeypatch):
+    loaded, kept = [], serve_model.load
+
+    def load(config):
+        loaded.append(kept(config))
+        return loaded[-1]
+
+    monkeypatch.setattr(serve_model, "load", load)
+    config = ModelConfig(model=str(checkpoint), device="cpu", engines=engines)
+    expected = load_recognizer(replace(config, backend="torch")).recognize([window(0)])[0]
+    recognizer = load_recognizer(config)
+    assert recognizer.recognize([window(0)])[0].scores == pytest.approx(expected.scores, abs=1e-4)
+    with_torch, with_engines = (
+        {name.split(".")[1] for name in model.state_dict()} for model, _ in loaded
+    )
+    replaced = {"vision_tower", "audio_tower", "mm_projector", "audio_projector"}
+    assert with_torch - with_engines == replaced
+    assert with_engines
 
 
 def test_the_backend_is_what_was_asked_for_or_an_error(engines, checkpoint):
