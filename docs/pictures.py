@@ -1,9 +1,10 @@
-"""The pictures of the documents, from one live run on the demo clip: the terminal view and the timeline.
+"""The pictures of the documents, from live runs on the demo clip: the terminal view, the timeline and the page.
 
 python docs/pictures.py [--model tiny] [--recording F.jsonl]
 """
 
 import argparse
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -35,6 +36,40 @@ def record(model: str, path: Path) -> None:
                     break
 
 
+def photograph(model: str, path: Path) -> None:
+    """The page in Debian's chromium, once reasons have come; as on a desk, and beside it as on a phone."""
+    from playwright.sync_api import sync_playwright
+
+    command = [sys.executable, "-P", "-m", "stream.commands.cli", "run", "--model", model, "--loop"]
+    command += ["--source", f"{SOURCE}={CLIP}", "--bind", "tcp://127.0.0.1:*", "--web", "0"]
+    with (
+        subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as pipeline,
+        sync_playwright() as playwright,
+    ):
+        assert pipeline.stderr is not None
+        said = next(line for line in pipeline.stderr if line.startswith("page on"))
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
+        )
+        try:
+            for name, size, scheme in (
+                ("web", (1100, 900), "light"),
+                ("web-phone", (390, 844), "dark"),
+            ):
+                width, height = size
+                page = browser.new_page(
+                    viewport={"width": width, "height": height}, color_scheme=scheme
+                )
+                page.goto(said.split()[-1])
+                page.wait_for_selector(".picture:not([hidden])", timeout=120_000)
+                page.get_by_text("Answer: ").wait_for(timeout=120_000)
+                page.screenshot(path=path / f"{name}.png", full_page=True)
+                page.close()
+        finally:
+            browser.close()
+            pipeline.terminate()
+
+
 def before_the_end(events: list[Event]) -> list[Event]:
     """What had come when the last label had: the view as it looks while live."""
     last = max(n for n, event in enumerate(events) if isinstance(event, Label))
@@ -42,7 +77,7 @@ def before_the_end(events: list[Event]) -> list[Event]:
 
 
 def main() -> None:
-    """Write watch.svg and timeline.png."""
+    """Write watch.svg, timeline.png, web.png and web-phone.png."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--recording", type=Path, help="draw this one instead of a new run")
@@ -54,6 +89,7 @@ def main() -> None:
             record(options.model, recording)
         snapshot(before_the_end(list(read(recording))), OUT / "watch.svg")
         plot(recording, OUT / "timeline.png", dpi=_DPI)
+    photograph(options.model, OUT)
     for path in sorted(OUT.iterdir()):
         print(f"{path}: {path.stat().st_size / 1e3:.0f} kB")
 

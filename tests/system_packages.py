@@ -86,6 +86,11 @@ def _node() -> str:
     return f"no {' and '.join(missing)}" if missing else ""
 
 
+@cache
+def _chromium() -> str:
+    return "" if shutil.which("chromium") else "no chromium"
+
+
 PORTAUDIO = SystemPackage(
     packages="libportaudio2", tests="finding and opening sound inputs", lacks=_portaudio
 )
@@ -101,7 +106,8 @@ RTSP_SERVER = SystemPackage(
     lacks=_rtsp_server,
 )
 NODE = SystemPackage(packages="nodejs npm", tests="the JavaScript subscriber", lacks=_node)
-ALL = (PORTAUDIO, SOUND_SERVER, RTSP_SERVER, NODE)
+CHROMIUM = SystemPackage(packages="chromium", tests="the page, in a browser", lacks=_chromium)
+ALL = (PORTAUDIO, SOUND_SERVER, RTSP_SERVER, NODE, CHROMIUM)
 
 
 def main() -> None:

@@ -3,10 +3,13 @@
 import argparse
 import json
 import logging
+import secrets
 import signal
 import sys
+import threading
+import webbrowser
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,6 +20,7 @@ from emostream.shadowing import refuse_shadowed_packages
 from emostream.urls import hide_secrets
 from stream.pubsub.messages import DEFAULT_ENDPOINT
 from stream.serve.model import BACKENDS, DTYPES, TINY, ModelConfig
+from stream.web.config import DEFAULT_PORT, WebConfig
 from stream.windows.config import InferenceConfig
 
 EXIT_USER_ERROR = 2
@@ -94,6 +98,17 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--ingest", metavar="ENDPOINT", help="take in capture from other hosts here")
     _add_curve(run, "folder of the server's keys, from `emostream keygen`")
     run.add_argument("--insecure", action="store_true", help="listen beyond loopback without keys")
+    run.add_argument(
+        "--web",
+        type=int,
+        nargs="?",
+        const=DEFAULT_PORT,
+        metavar="PORT",
+        help=f"show what is published as a page too; {DEFAULT_PORT} without a value",
+    )
+    run.add_argument(
+        "--metrics", type=int, metavar="PORT", help="answer /metrics and /healthz on this port"
+    )
     run.add_argument("--encoding", choices=("json", "msgpack"), default="json")
 
     infer = command("infer", _infer, "label a file offline, each window by itself")
@@ -103,10 +118,30 @@ def _parser() -> argparse.ArgumentParser:
     _add_model(infer)
     _add_windows(infer)
 
-    command("demo", _demo, "show the whole pipeline on a bundled clip, without any device")
+    demo = command("demo", _demo, "show the whole pipeline on a bundled clip, without any device")
+    demo.add_argument("--web", action="store_true", help="in a browser instead of the terminal")
 
     watch = command("watch", _watch, "show what is published, in the terminal")
     _add_connect(watch)
+
+    web = command("web", _web, "show what is published, as a page for a browser")
+    web.add_argument("--connect", default=DEFAULT_ENDPOINT, metavar="ENDPOINT")
+    _add_curve(web, "folder of the client's keys")
+    web.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    web.add_argument("--port", type=int, default=DEFAULT_PORT, help="0 for any free one")
+    web.add_argument(
+        "--token",
+        nargs="?",
+        const="",
+        metavar="TOKEN",
+        help="visitors must show it; a random one without a value",
+    )
+    web.add_argument("--tls-cert", type=Path, metavar="PEM")
+    web.add_argument("--tls-key", type=Path, metavar="PEM")
+    web.add_argument(
+        "--insecure", action="store_true", help="listen beyond loopback without token or TLS"
+    )
+    web.add_argument("--open", action="store_true", help="open it in the default browser")
 
     record = command("record", _record, "write what is published to a file, a message a line")
     _add_connect(record)
@@ -220,6 +255,8 @@ def _run(options: argparse.Namespace) -> int:
             encoding=options.encoding,
             loop=options.loop,
             realtime=options.pace == "realtime",
+            web=options.web,
+            metrics=options.metrics,
         )
     )
 
@@ -274,7 +311,29 @@ def _inference_config(options: argparse.Namespace, model_name: str) -> Inference
 def _demo(options: argparse.Namespace) -> int:
     from stream.commands.demo import demo
 
-    return demo()
+    with _interrupted_by_signals() if options.web else nullcontext():
+        return demo(web=options.web)
+
+
+def _web(options: argparse.Namespace) -> None:
+    from stream.web.serve import serving
+
+    config = WebConfig(
+        connect=options.connect,
+        host=options.host,
+        port=options.port,
+        curve=options.curve,
+        token=secrets.token_urlsafe(24) if options.token == "" else options.token,
+        certificate=options.tls_cert,
+        key=options.tls_key,
+        insecure=options.insecure,
+    )
+    with _interrupted_by_signals(), serving(config) as link:
+        print(f"{options.connect} is shown on {link}", file=sys.stderr, flush=True)
+        if options.open:
+            webbrowser.open(link)
+        with suppress(KeyboardInterrupt):
+            threading.Event().wait()
 
 
 def _watch(options: argparse.Namespace) -> None:

@@ -19,6 +19,8 @@ from stream.serve.model import ModelConfig, load_recognizer
 from stream.sockets import endpoints, security
 from stream.transport.protocol import Clock
 from stream.transport.receiver import Receiver
+from stream.web.config import WebConfig
+from stream.web.serve import serving
 from stream.windows.config import InferenceConfig
 
 if TYPE_CHECKING:
@@ -40,6 +42,8 @@ class RunConfig:
         encoding: Of published payloads.
         loop: Begin files again when they end.
         realtime: Pace files by the clock; else by the model, without loss.
+        web: Port of the page, on loopback; None for none.
+        metrics: Port of `/metrics` and `/healthz` alone; None for none.
     """
 
     sources: Sequence[Source]
@@ -52,6 +56,8 @@ class RunConfig:
     encoding: Encoding = "json"
     loop: bool = False
     realtime: bool = True
+    web: int | None = None
+    metrics: int | None = None
 
 
 def run(config: RunConfig) -> int:
@@ -65,6 +71,13 @@ def run(config: RunConfig) -> int:
         publisher = stack.enter_context(
             Publisher(config.bind, curve=keys, insecure=config.insecure, encoding=config.encoding)
         )
+        for port, page in ((config.web, True), (config.metrics, False)):
+            if port is not None:
+                web = WebConfig(
+                    connect=publisher.endpoint, port=port, curve=config.curve, page=page
+                )
+                link = stack.enter_context(serving(web))
+                _say(f"page on {link}" if page else f"metrics on {link}metrics")
         receiver = stack.enter_context(Receiver(step_s=config.inference.step_s))
         address = receiver.bind_local()
         if config.ingest is not None:

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import zmq
 import zmq.auth
@@ -134,7 +135,7 @@ def configure_server(socket: zmq.Socket[bytes], keys: ServerKeys) -> None:
     socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
 
 
-def configure_client(socket: zmq.Socket[bytes], keys: ClientKeys) -> None:
+def configure_client(socket: zmq.Socket[Any], keys: ClientKeys) -> None:
     """Make `socket` a CURVE client; call before `connect`."""
     socket.curve_serverkey = keys.server_public
     socket.curve_publickey = keys.public
