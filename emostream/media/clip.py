@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emostream.errors import MediaError
-from emostream.media.container import describe, open_container
+from emostream.media.container import open_container
 from emostream.media.files import AudioRange, read_audio
 from emostream.media.frames import TimedFrame, upright_rgb
 from emostream.media.info import BOTH, MediaInfo, MediaStats, Modality
 from emostream.media.pcm import SAMPLE_RATE_HZ
 from emostream.media.reader import MediaReader
 from emostream.media.source import PacketSource
+from emostream.media.streams import describe
 from emostream.sampling import EDGE_S, segment_midpoint_indices
 
 #: Frames shown before a keyframe may be stored after it, though not by as much as this.

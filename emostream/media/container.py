@@ -10,7 +10,6 @@ import av.error
 import av.stream
 
 from emostream.errors import MediaError
-from emostream.media.info import AudioInfo, MediaInfo, Modality, VideoInfo
 from emostream.urls import is_url
 
 #: Demuxers that take any text for a terminal animation.
@@ -84,74 +83,3 @@ def _open_message(source: str | Path, error: Any) -> str:
 def _begins_as_mp4(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(8)[4:] == b"ftyp"
-
-
-def pick_stream(container: Any, kind: Modality) -> Any | None:
-    """The stream of a kind that FFmpeg deems best, among those that can be decoded if any can; no cover art."""
-    streams = [
-        stream
-        for stream in container.streams
-        if stream.type == kind and not stream.disposition & av.stream.Disposition.attached_pic
-    ]
-    pool = [stream for stream in streams if stream.codec_context is not None] or streams
-    best = container.streams.best(kind)
-    return best if best in pool else pool[0] if pool else None
-
-
-def describe(container: Any, source: str | Path) -> MediaInfo:
-    """`MediaInfo` of an open container.
-
-    Raises:
-        MediaError: It has neither video nor audio.
-    """
-    video, audio = pick_stream(container, "video"), pick_stream(container, "audio")
-    if video is None and audio is None:
-        raise MediaError(f"{source}: has neither video nor audio ({container.format.name})")
-    picked = [stream for stream in (video, audio) if stream is not None]
-    starts = {
-        stream.type: float(stream.start_time * stream.time_base)
-        for stream in picked
-        if stream.start_time is not None
-    }
-    zero_s = min(starts.values(), default=None if is_url(source) else 0.0)
-    origin_s = zero_s or 0.0
-    ends = [
-        float(((stream.start_time or 0) + stream.duration) * stream.time_base)
-        for stream in picked
-        if stream.duration
-    ]
-    if not ends and container.duration:
-        ends = [((container.start_time or 0) + container.duration) / av.time_base]
-    return MediaInfo(
-        path=str(source),
-        format=container.format.name,
-        duration_s=max(0.0, max(ends) - origin_s) if ends else None,
-        video=None if video is None else _video(video, starts.get("video", origin_s) - origin_s),
-        audio=None if audio is None else _audio(audio, starts.get("audio", origin_s) - origin_s),
-        zero_s=zero_s,
-    )
-
-
-def _video(stream: Any, start_s: float) -> VideoInfo:
-    codec = stream.codec_context
-    rate = (stream.average_rate or stream.guessed_rate) if codec else None
-    return VideoInfo(
-        width=codec.width if codec else 0,
-        height=codec.height if codec else 0,
-        fps=float(rate) if rate else None,
-        codec=codec.name if codec else "unknown",
-        rotation_deg=None,
-        start_s=start_s,
-        decodable=codec is not None,
-    )
-
-
-def _audio(stream: Any, start_s: float) -> AudioInfo:
-    codec = stream.codec_context
-    return AudioInfo(
-        sample_rate_hz=codec.sample_rate if codec else 0,
-        channels=codec.channels if codec else 0,
-        codec=codec.name if codec else "unknown",
-        start_s=start_s,
-        decodable=codec is not None,
-    )

@@ -8,21 +8,26 @@ import av.error
 import numpy as np
 from numpy.typing import NDArray
 
-from emostream.media.container import describe, open_container, pick_stream
+from emostream.media.container import open_container
 from emostream.media.frames import TimedFrame, rotation_deg
 from emostream.media.info import MediaInfo, MediaStats
 from emostream.media.pcm import SAMPLE_RATE_HZ, PcmChunk, sample_index
 from emostream.media.reader import MediaReader
+from emostream.media.streams import describe, pick_stream
 
 
-def probe(path: str | Path) -> MediaInfo:
+def probe(path: str | Path, audio_track: int | None = None) -> MediaInfo:
     """What a file holds. One video frame is decoded, to learn its rotation.
 
+    Args:
+        path: The file.
+        audio_track: Which of several sound tracks, from 1; None takes the best one with sound in it.
+
     Raises:
-        MediaError: The file is missing, not media, or has neither video nor audio.
+        MediaError: The file is missing, not media, has neither video nor audio, or no such sound track.
     """
     with open_container(path) as container:
-        info = describe(container, path)
+        info = describe(container, path, audio_track)
         if info.video is None or not info.video.decodable:
             return info
         try:
@@ -67,9 +72,9 @@ def iter_pcm(
 ) -> Iterator[PcmChunk]:
     """The audio from start_s to end_s as consecutive chunks on the grid of 1/16000 s of the media clock.
 
-    Channels are averaged with equal weights, then resampled (soxr HQ, streaming). Chunks follow one another without
-    holes: audio that is missing within the stream is zeros, counted. Nothing is given before the stream's start or
-    after its end. Reading from the middle gives the samples that reading from the start gives, where the container
+    Channels are mixed as FFmpeg mixes them to mono, then resampled (soxr HQ, streaming). Chunks follow one another
+    without holes: audio that is missing within the stream is zeros, counted. Nothing is given before the start of
+    the stream or after its end. Reading from the middle gives the samples that reading from the start gives, where the container
     stores times to the sample; Matroska and FLV round them to 1 ms, which can shift a range by as much.
 
     Args:

@@ -43,6 +43,8 @@ class AudioInfo:
         codec: FFmpeg's name of the codec.
         start_s: Time of the first sample on the media clock, seconds; encoder priming is not counted.
         decodable: Whether this FFmpeg has a decoder.
+        track: Which of the file's sound tracks it is, from 1.
+        choice: Of how many and why, for people; empty if there is no other.
     """
 
     sample_rate_hz: int
@@ -50,6 +52,8 @@ class AudioInfo:
     codec: str
     start_s: float
     decodable: bool
+    track: int = 1
+    choice: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +70,7 @@ class MediaInfo:
         format: FFmpeg's name of the container.
         duration_s: End of the longer stream as the header says, seconds of the media clock; None if unknown.
         video: The best video stream; cover art does not count. None if there is none.
-        audio: The best audio stream, or None.
+        audio: The sound track that was asked for, or the best one with sound in it; None if there is none.
         zero_s: The container's own timestamp of media time 0, seconds; None for a live stream that does not tell: its
             first packet is time 0.
     """

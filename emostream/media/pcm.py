@@ -1,9 +1,12 @@
 """Decoded audio of any rate and channel count as one 16 kHz mono track on the media clock."""
 
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import av
+import av.error
 import numpy as np
 import soxr
 from numpy.typing import NDArray
@@ -40,26 +43,54 @@ class PcmChunk:
         return (sample_index(self.start_s) + len(self.pcm)) / SAMPLE_RATE_HZ
 
 
-def to_mono(samples: NDArray, packed_channels: int | None = None) -> NDArray[np.float32]:
-    """Average the channels of decoded samples of any format, every channel with the same weight, LFE included.
+@functools.cache
+def mono_weights(layout: str) -> NDArray[np.float64] | None:
+    """(C,) weight of each channel of a layout that FFmpeg names (`5.1`) in its own mix to mono; None for equal weights.
+
+    Of surround sound the centre, where the voice is, weighs most and LFE nothing, as with `ffmpeg -ac 1`.
+    """
+    channels = av.AudioLayout(layout).nb_channels
+    if channels <= 2:
+        return None
+    # One sample a channel: what comes out are the weights. Integers are mixed so that nothing clips.
+    frame = av.AudioFrame.from_ndarray(np.eye(channels, dtype="<f4").reshape(1, -1), "flt", layout)
+    frame.sample_rate = SAMPLE_RATE_HZ
+    mixer = av.AudioResampler(format="s32p", layout="mono", rate=SAMPLE_RATE_HZ)
+    try:
+        mixed = [*mixer.resample(frame), *mixer.resample(None)]
+    except av.error.FFmpegError:
+        return None  # a layout that it cannot mix, such as ambisonics
+    weights = np.concatenate([part.to_ndarray()[0] for part in mixed]) / 2.0**31
+    return weights if len(weights) == channels else None
+
+
+def to_mono(
+    samples: NDArray,
+    packed_channels: int | None = None,
+    weights: NDArray[np.float64] | None = None,
+) -> NDArray[np.float32]:
+    """Mix the channels of decoded samples of any format.
 
     Args:
         samples: (C, N) one row a channel, or (1, N·C) interleaved if `packed_channels` is given. Integers span their
             type's range (uint8 is centred on 128); floats span [-1, 1].
         packed_channels: C of interleaved samples.
+        weights: (C,) of the channels, summing to 1; None for their average.
 
     Returns:
         (N,) float32; floats beyond ±1 are left alone here, since resampling can still bring them back.
     """
     if packed_channels is not None:
         samples = samples.reshape(-1, packed_channels).T
+    precision = np.float32 if samples.dtype == np.float32 else np.float64
+    if weights is None:
+        mean = samples.mean(axis=0, dtype=precision)
+    else:
+        mean = weights.astype(precision) @ samples.astype(precision)
     if samples.dtype.kind == "f":
-        return samples.mean(
-            axis=0, dtype=np.float32 if samples.itemsize == 4 else np.float64
-        ).astype(np.float32)
+        return mean.astype(np.float32)
     bits = samples.itemsize * 8
     zero = 128 if samples.dtype.kind == "u" else 0
-    mean = samples.mean(axis=0, dtype=np.float64)
     return ((mean - zero) / 2 ** (bits - 1)).astype(np.float32)
 
 

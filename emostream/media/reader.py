@@ -10,7 +10,7 @@ from emostream.errors import MediaError
 from emostream.media.frames import TimedFrame, upright_rgb
 from emostream.media.info import BOTH, MediaInfo, MediaStats, Modality
 from emostream.media.interleave import Interleaver
-from emostream.media.pcm import SAMPLE_RATE_HZ, PcmChunk, PcmTrack, to_mono
+from emostream.media.pcm import SAMPLE_RATE_HZ, PcmChunk, PcmTrack, mono_weights, to_mono
 from emostream.media.source import PacketSource
 from emostream.sampling import EDGE_S, grid_index
 from emostream.urls import is_url
@@ -36,6 +36,7 @@ class MediaReader:
         need: Which streams to decode, of `{"video", "audio"}`; one that is absent gives no events.
         start_s: Frames and samples before this time of the media clock are left out; reached by seeking where exact.
         end_s: Frames and samples from this time on are left out; None reads to the end.
+        audio_track: Which of several sound tracks, from 1; None takes the best one with sound in it.
         want: Called with the time of each frame, in order; a frame for which it returns false is neither converted to
             RGB nor delivered. None wants all.
         grid_step_s: Deliver only the newest frame of each grid cell (t_j − step, t_j], as `grid_frames` would choose
@@ -54,7 +55,7 @@ class MediaReader:
         stats: What reading has met so far.
 
     Raises:
-        MediaError: On opening: missing, not media, or none of the streams needed is there and can be decoded. While
+        MediaError: On opening: missing, not media, no such track, or none of the streams needed can be decoded. While
             iterating: the network or the disk fails; what was decoded before has been delivered by then.
     """
 
@@ -68,6 +69,7 @@ class MediaReader:
         need: Collection[Modality] = BOTH,
         start_s: float = 0.0,
         end_s: float | None = None,
+        audio_track: int | None = None,
         want: Callable[[float], bool] | None = None,
         grid_step_s: float | None = None,
         chunk_s: float = 0.1,
@@ -79,7 +81,14 @@ class MediaReader:
     ) -> None:
         self.stats = MediaStats() if stats is None else stats
         self._source = PacketSource(
-            source, need, start_s, self.stats, open_timeout_s, read_timeout_s, options
+            source,
+            need,
+            start_s,
+            self.stats,
+            open_timeout_s,
+            read_timeout_s,
+            options,
+            audio_track=audio_track,
         )
         self.info = self._source.info
         self._start_s = start_s
@@ -220,7 +229,7 @@ class MediaReader:
             origin_s = self.info.audio.start_s if self.info.zero_s is not None else time_s or 0.0
             self._track = PcmTrack(origin_s, self._start_s, self._end_s, self._chunk_samples)
         packed = None if frame.format.is_planar else frame.layout.nb_channels
-        mono = to_mono(frame.to_ndarray(), packed)
+        mono = to_mono(frame.to_ndarray(), packed, mono_weights(frame.layout.name))
         if not np.isfinite(mono).all():
             self.stats.decode_error("audio samples that are not numbers")
             mono = np.nan_to_num(mono, nan=0.0, posinf=0.0, neginf=0.0)

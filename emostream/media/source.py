@@ -12,9 +12,10 @@ import av
 import av.error
 
 from emostream.errors import MediaError
-from emostream.media.container import describe, open_container, pick_stream
+from emostream.media.container import open_container
 from emostream.media.frames import DecodingOrder
 from emostream.media.info import BOTH, MediaStats, Modality
+from emostream.media.streams import describe, pick_stream, streams_of
 from emostream.sampling import EDGE_S
 from emostream.urls import is_url
 
@@ -61,6 +62,8 @@ class PacketSource:
         open_timeout_s: float | None = None,
         read_timeout_s: float | None = None,
         options: Mapping[str, str] | None = None,
+        *,
+        audio_track: int | None = None,
     ) -> None:
         if not need or not BOTH.issuperset(need):
             raise ValueError(f"need must be of {set(BOTH)}, found {need!r}")
@@ -79,7 +82,7 @@ class PacketSource:
         self._decoding = DecodingOrder()
         self._container = open_container(*self._open_args)
         try:
-            self.info = describe(self._container, source)
+            self.info = describe(self._container, source, audio_track)
             self._zero_s = self.info.zero_s
             formats = set(self.info.format.split(","))
             self._select(need)
@@ -209,7 +212,9 @@ class PacketSource:
                 )
                 self.stats.note(missing[-1])
             else:
-                self.streams[kind] = pick_stream(self._container, kind)
+                self.streams[kind] = self._stream(kind)
+                if kind == "audio" and self.info.audio and self.info.audio.choice:
+                    self.stats.note(self.info.audio.choice)
         if not self.streams:
             raise MediaError(f"{self._source}: {' and '.join(missing)}")
 
@@ -229,7 +234,12 @@ class PacketSource:
         self._container.close()
         self._container = open_container(*self._open_args)
         for kind in self.streams:
-            self.streams[kind] = pick_stream(self._container, kind)
+            self.streams[kind] = self._stream(kind)
+
+    def _stream(self, kind: Modality) -> Any:
+        if kind == "video" or self.info.audio is None:
+            return pick_stream(self._container, kind)
+        return streams_of(self._container, kind)[self.info.audio.track - 1]
 
     def _peek(self) -> None:
         self._peeked.clear()
