@@ -138,17 +138,19 @@ def write_media(
     video: Video | None = None,
     audio: Audio | None = None,
     options: dict[str, str] | None = None,
+    more_audio: Sequence[Audio] = (),
 ) -> Path:
     """Write a file whose container is told by its suffix, streams interleaved; `options` are the muxer's."""
+    tracks = [track for track in (audio, *more_audio) if track is not None]
     with av.open(str(path), "w", options=options or {}) as container:
         # All streams must be there before the first packet, all encoders open before the header.
         video_stream = _add_video(container, video) if video else None
-        audio_stream = _add_audio(container, audio) if audio else None
+        audio_streams = [_add_audio(container, track) for track in tracks]
         packets = []
         if video is not None:
             packets += _kept(_encode_video(video_stream, video), video.lost)
-        if audio is not None:
-            packets += _kept(_encode_audio(audio_stream, audio), audio.lost)
+        for stream, track in zip(audio_streams, tracks, strict=True):
+            packets += _kept(_encode_audio(stream, track), track.lost)
         container.start_encoding()  # writes the header even of a file without packets
         for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
             container.mux(packet)
@@ -229,9 +231,9 @@ def _encode_audio(stream: Any, audio: Audio) -> list[Any]:
     samples = np.broadcast_to(samples, (channels, count))
     packets = []
     for start in range(0, count, 1024):
-        frame = av.AudioFrame.from_ndarray(
-            np.ascontiguousarray(samples[:, start : start + 1024]), "fltp", audio.layout
-        )
+        # Interleaved: PyAV takes no more than seven planes.
+        interleaved = np.ascontiguousarray(samples[:, start : start + 1024].T).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(interleaved, "flt", audio.layout)
         frame.sample_rate = audio.rate_hz
         frame.time_base = Fraction(1, audio.rate_hz)
         frame.pts = start + round(audio.start_s * audio.rate_hz)

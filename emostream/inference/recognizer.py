@@ -74,6 +74,7 @@ class Recognizer:
     Attributes:
         slots: As given.
         runs_on: What runs the encoders, for people.
+        most_samples: Sound that the model hears at a time, 16 kHz samples; of more, the newest.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class Recognizer:
         self._lm_head = model.lm_head
         self._on_gpu = model.device.type == "cuda"
         self.slots = slots
+        self.most_samples = processor.context_samples()
 
     @torch.inference_mode()
     def warm_up(self, *, num_frames: int, audio_samples: int, sources: int = 1) -> None:

@@ -5,7 +5,7 @@
 training use. All times are seconds of the media clock that `MediaInfo` defines.
 """
 
-from emostream.media.clip import Clip, load_clip
+from emostream.media.clip import Clip, load_clip, short_clip_times
 from emostream.media.files import AudioRange, iter_frames, iter_pcm, probe, read_audio
 from emostream.media.frames import TimedFrame
 from emostream.media.info import AudioInfo, MediaInfo, MediaStats, Modality, VideoInfo
@@ -29,4 +29,5 @@ __all__ = [
     "load_clip",
     "probe",
     "read_audio",
+    "short_clip_times",
 ]

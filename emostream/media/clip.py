@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 from numpy.typing import NDArray
 
@@ -111,6 +112,33 @@ def load_clip(
         info=info,
         stats=stats,
     )
+
+
+def short_clip_times(path: str | Path, num_frames: int, below_s: float) -> list[float] | None:
+    """Times of the frames that `load_clip` takes of a file that is over before `below_s`, without decoding any.
+
+    Args:
+        path: The file.
+        num_frames: T.
+        below_s: Seconds of the media clock.
+
+    Returns:
+        None if the file is longer, or its video packets carry no times.
+
+    Raises:
+        MediaError: The file cannot be opened.
+    """
+    with PacketSource(path, BOTH, 0.0, MediaStats()) as source:
+        for packet in source:
+            end_s = source.end_s(packet)
+            if end_s is not None and end_s >= below_s:
+                return None
+        if "video" not in source.streams:
+            return None
+    entries = _index(path, 0.0, None)
+    if not entries:
+        return None
+    return [entries[i].time_s for i in segment_midpoint_indices(len(entries), num_frames)]
 
 
 def _between(start_s: float, end_s: float | None) -> str:
@@ -262,8 +290,15 @@ def _pick_by_counting(
     ) as reader:
         frames = [event for event in reader if isinstance(event, TimedFrame)]
     got = [frames[i] for i in np.searchsorted(np.unique(indices), indices)]
+    height, width = got[0].rgb.shape[:2]
     return _Picked(
-        np.stack([frame.rgb for frame in got]),
+        # A stream may change its size; all frames of a clip get the first one's.
+        np.stack(
+            [
+                upright_rgb(av.VideoFrame.from_ndarray(frame.rgb, "rgb24"), (width, height))
+                for frame in got
+            ]
+        ),
         np.array([frame.time_s for frame in got]),
         got[-1].time_s,
     )

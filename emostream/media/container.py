@@ -1,4 +1,4 @@
-"""Opening files and URLs with FFmpeg, choosing their streams, and describing them."""
+"""Opening files and URLs with FFmpeg."""
 
 import errno
 from collections.abc import Mapping
@@ -10,6 +10,7 @@ import av.error
 import av.stream
 
 from emostream.errors import MediaError
+from emostream.file_names import find_file
 from emostream.urls import is_url
 
 #: Demuxers that take any text for a terminal animation.
@@ -34,7 +35,7 @@ def open_container(
     """
     name, timeout = str(source), (open_timeout_s, read_timeout_s)
     if not is_url(source):
-        path = Path(source)
+        path = find_file(source)
         if not path.exists():
             raise MediaError(f"{source}: no such file")
         if path.is_dir():

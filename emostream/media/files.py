@@ -73,9 +73,9 @@ def iter_pcm(
     """The audio from start_s to end_s as consecutive chunks on the grid of 1/16000 s of the media clock.
 
     Channels are mixed as FFmpeg mixes them to mono, then resampled (soxr HQ, streaming). Chunks follow one another
-    without holes: audio that is missing within the stream is zeros, counted. Nothing is given before the start of
-    the stream or after its end. Reading from the middle gives the samples that reading from the start gives, where the container
-    stores times to the sample; Matroska and FLV round them to 1 ms, which can shift a range by as much.
+    without holes: audio that is missing within the stream is zeros, counted. Nothing is given before the stream's
+    start or after its end. Reading from the middle gives the samples that reading from the start gives, where the
+    container stores times to the sample; Matroska and FLV round them to 1 ms, which can shift a range by as much.
 
     Args:
         path: The file.

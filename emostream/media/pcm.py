@@ -4,6 +4,7 @@ import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import av
 import av.error
@@ -16,6 +17,9 @@ from emostream.sampling import SAMPLE_RATE_HZ
 #: How far a timestamp may stray from the sample count before it is believed. Above the millisecond rounding of
 #: Matroska and FLV, below the shortest packet that is lost in practice (Opus, 10 ms and more).
 TIMESTAMP_TOLERANCE_S = 0.0099
+
+#: PyAV 18 reads beyond the end of what FFmpeg gives of more planes than this.
+MAX_PLANES = 7
 
 
 def sample_index(time_s: float) -> int:
@@ -62,6 +66,14 @@ def mono_weights(layout: str) -> NDArray[np.float64] | None:
         return None  # a layout that it cannot mix, such as ambisonics
     weights = np.concatenate([part.to_ndarray()[0] for part in mixed]) / 2.0**31
     return weights if len(weights) == channels else None
+
+
+def frame_samples(frame: Any) -> tuple[NDArray, int | None]:
+    """Samples of a decoded `av.AudioFrame` and their interleaved channels, as `to_mono` takes them."""
+    channels = frame.layout.nb_channels
+    if frame.format.is_planar and channels > MAX_PLANES:
+        [frame] = av.AudioResampler(format=frame.format.packed.name).resample(frame)
+    return frame.to_ndarray(), None if frame.format.is_planar else channels
 
 
 def to_mono(

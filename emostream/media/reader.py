@@ -10,7 +10,14 @@ from emostream.errors import MediaError
 from emostream.media.frames import TimedFrame, upright_rgb
 from emostream.media.info import BOTH, MediaInfo, MediaStats, Modality
 from emostream.media.interleave import Interleaver
-from emostream.media.pcm import SAMPLE_RATE_HZ, PcmChunk, PcmTrack, mono_weights, to_mono
+from emostream.media.pcm import (
+    SAMPLE_RATE_HZ,
+    PcmChunk,
+    PcmTrack,
+    frame_samples,
+    mono_weights,
+    to_mono,
+)
 from emostream.media.source import PacketSource
 from emostream.sampling import EDGE_S, grid_index
 from emostream.urls import is_url
@@ -228,8 +235,8 @@ class MediaReader:
             assert self.info.audio is not None
             origin_s = self.info.audio.start_s if self.info.zero_s is not None else time_s or 0.0
             self._track = PcmTrack(origin_s, self._start_s, self._end_s, self._chunk_samples)
-        packed = None if frame.format.is_planar else frame.layout.nb_channels
-        mono = to_mono(frame.to_ndarray(), packed, mono_weights(frame.layout.name))
+        samples, packed = frame_samples(frame)
+        mono = to_mono(samples, packed, mono_weights(frame.layout.name))
         if not np.isfinite(mono).all():
             self.stats.decode_error("audio samples that are not numbers")
             mono = np.nan_to_num(mono, nan=0.0, posinf=0.0, neginf=0.0)

@@ -127,6 +127,14 @@ class PacketSource:
             stamp = packet.dts
         return None if stamp is None else self._media_s(stamp, packet.time_base)
 
+    def end_s(self, packet: Any) -> float | None:
+        """Media time at which what a packet holds is over, as `MediaReader` counts it; None if it does not tell."""
+        if packet.pts is None or packet.size == 0:
+            return None
+        # A frame lasts until the next one; the last one is over as soon as it is shown.
+        lasts = 0 if self.modality(packet) == "video" else packet.duration or 0
+        return self._media_s(packet.pts + lasts, packet.time_base)
+
     def _media_s(self, stamp: int, time_base: Fraction) -> float:
         return stamp * time_base.numerator / time_base.denominator - (self._zero_s or 0.0)
 

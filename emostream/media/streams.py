@@ -10,9 +10,10 @@ import av.stream
 import numpy as np
 
 from emostream.errors import MediaError
+from emostream.file_names import find_file
 from emostream.media.container import open_container
 from emostream.media.info import AudioInfo, MediaInfo, Modality, VideoInfo
-from emostream.media.pcm import to_mono
+from emostream.media.pcm import frame_samples, to_mono
 from emostream.urls import is_url
 
 #: A sound track whose samples stay below this is silent: dither and noise of codecs do.
@@ -97,7 +98,7 @@ def _choose_track(
     if is_url(source):  # what has been heard of a live stream cannot be read again
         track = preferred
     else:
-        status = Path(source).stat()
+        status = find_file(source).stat()
         track = _track_with_sound(str(source), status.st_size, status.st_mtime_ns, preferred)
     why = "" if track == preferred else f", as track {preferred} is silent"
     return track, f"hears sound track {track} of {count}{why}; --audio-track takes another"
@@ -126,7 +127,7 @@ def _has_sound(packet: Any) -> bool:
     except av.error.FFmpegError:
         return False  # reading will count it
     for frame in frames:
-        samples = frame.to_ndarray()
+        samples, _ = frame_samples(frame)
         channels = to_mono(
             samples.reshape(1, -1)
         )  # each sample by itself: opposite channels do not cancel

@@ -5,7 +5,15 @@ import time
 from collections.abc import Sequence
 
 from emostream.errors import EmostreamError, MediaError
-from emostream.media import SAMPLE_RATE_HZ, MediaInfo, MediaReader, PcmChunk, TimedFrame, probe
+from emostream.media import (
+    SAMPLE_RATE_HZ,
+    MediaInfo,
+    MediaReader,
+    PcmChunk,
+    TimedFrame,
+    probe,
+    short_clip_times,
+)
 from emostream.urls import is_url
 from stream.capture.network import LATENESS_S, LOST_AFTER_S, capture_network
 from stream.capture.process import EXIT_USER_ERROR, capture_parser, run_capture
@@ -30,6 +38,7 @@ class FilePlayer:
         modalities: what the file has.
         realtime: pace by the clock; else the credit of a lossless link paces.
         loop: begin again at the end, with times that go on.
+        audio_track: which of several sound tracks, from 1; None takes the best one with sound in it.
     """
 
     def __init__(
@@ -40,15 +49,20 @@ class FilePlayer:
         *,
         realtime: bool,
         loop: bool,
+        audio_track: int | None = None,
     ) -> None:
         self._link = link
         self._location = location
         self._modalities = modalities
         self._realtime = realtime
         self._loop = loop
+        self._audio_track = audio_track
         self._epoch_s = link.epoch_s  # on `perf_counter`; None until the first pass begins
         self._offset_s = 0.0  # of this pass over the file, a whole number of samples
         self._lagging = False
+        self._times_s: list[float] | None = (
+            None  # of the frames to send of a file shorter than a window
+        )
 
     def run(self) -> None:
         """Play to the end, once the inference process is ready; returns early when the link is stopped.
@@ -60,6 +74,9 @@ class FilePlayer:
         if not link.wait_started():
             return
         start_s = self._resume_s()
+        if link.num_frames and not self._loop and "video" in self._modalities:
+            below_s = (link.num_frames - 0.5) * link.step_s
+            self._times_s = short_clip_times(self._location, link.num_frames, below_s)
         if self._loop:
             start_s, self._offset_s = 0.0, _whole_samples(start_s)
         while not link.stopped:
@@ -85,8 +102,10 @@ class FilePlayer:
         return MediaReader(
             self._location,
             start_s=start_s,
+            audio_track=self._audio_track,
             # In a loop a grid cell may span two passes; its newest frame is not known in the first.
-            grid_step_s=None if self._loop else self._link.step_s,
+            grid_step_s=None if self._loop or self._times_s else self._link.step_s,
+            want=self._times_s.__contains__ if self._times_s else None,
             chunk_s=CHUNK_S if self._realtime else CHUNK_MAX_S,
         )
 
@@ -97,6 +116,8 @@ class FilePlayer:
             self._link.send_epoch(self._epoch_s)
         for modality in self._modalities:
             self._link.send_state(modality, "live")
+        if reader.stats.problems:  # of opening: which of several sound tracks is heard
+            self._link.send_state(self._modalities[0], "live", "; ".join(reader.stats.problems))
         end_s = 0.0
         frame_s = 1 / ((reader.info.video and reader.info.video.fps) or 25.0)
         for event in reader:
@@ -156,6 +177,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--location", required=True, help="file name or URL")
     parser.add_argument("--pace", choices=("realtime", "max"), default="realtime")
     parser.add_argument("--loop", action="store_true")
+    parser.add_argument("--audio-track", type=int, help="of files with several, from 1")
     parser.add_argument("--lost-after-s", type=float, default=LOST_AFTER_S, help="of URLs")
     args = parser.parse_args(argv)
     if is_url(args.location):
@@ -167,13 +189,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     realtime = args.pace == "realtime"
     try:
-        modalities = present_modalities(probe(args.location))
+        modalities = present_modalities(probe(args.location, args.audio_track))
     except EmostreamError as error:
         print(error, file=sys.stderr)  # noqa: T201  the parent reads it
         return EXIT_USER_ERROR
 
     def capture(link: CaptureLink) -> None:
-        FilePlayer(link, args.location, modalities, realtime=realtime, loop=args.loop).run()
+        FilePlayer(
+            link,
+            args.location,
+            modalities,
+            realtime=realtime,
+            loop=args.loop,
+            audio_track=args.audio_track,
+        ).run()
 
     return run_capture(args, capture, modalities=modalities, clock="media", lossless=not realtime)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from emostream.errors import ConfigError
+from emostream.file_names import find_file
 from emostream.urls import hide_secrets, is_url
 from stream.pubsub.messages import SOURCE_PATTERN
 
@@ -20,10 +21,12 @@ class MediaSource:
     Attributes:
         name: Source name.
         location: File name or URL.
+        audio_track: Which of a file's sound tracks, from 1; None takes the best one with sound in it.
     """
 
     name: str
     location: str = field(repr=False)
+    audio_track: int | None = None
 
     @property
     def is_live(self) -> bool:
@@ -50,7 +53,11 @@ Source = MediaSource | DeviceSource
 
 
 def parse_sources(
-    sources: Sequence[str], video: str | None, audio: str | None, name: str
+    sources: Sequence[str],
+    video: str | None,
+    audio: str | None,
+    name: str,
+    audio_track: int | None = None,
 ) -> list[Source]:
     """Sources of `--source`, `--video`, `--audio` and `--name`.
 
@@ -62,19 +69,20 @@ def parse_sources(
     out: list[Source] = []
     for text in sources:
         given, equals, location = text.partition("=")
-        # A URL's query may hold "=", a source name no "/", ":" or "?".
-        if not equals or not re.fullmatch(SOURCE_PATTERN, given):
+        # A URL's query and a file's name may hold "=", a source name no "/", ":" or "?".
+        if not equals or not re.fullmatch(SOURCE_PATTERN, given) or find_file(text).is_file():
             given, location = "", text
-        if not is_url(location) and not Path(location).is_file():
+        if not is_url(location) and not find_file(location).is_file():
             name, equals, file = text.partition("=")
             shown = hide_secrets(text)
-            if not given and equals and (is_url(file) or Path(file).is_file()):
+            if not given and equals and (is_url(file) or find_file(file).is_file()):
                 raise ConfigError(f"--source {shown}: {_bad_name(name)}")
             raise ConfigError(
                 f"--source {shown}: there is no such file; give a file, a URL, or NAME=FILE."
             )
         location = _without_spaces(location)
-        out.append(MediaSource(name=given or _name_of(location, out), location=location))
+        source_name = given or _name_of(location, out)
+        out.append(MediaSource(name=source_name, location=location, audio_track=audio_track))
     if not sources or video is not None or audio is not None:
         camera = _device(video, default="0")
         microphone = _device(audio, default="")

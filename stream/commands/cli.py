@@ -114,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     infer = command("infer", _infer, "label a file offline, each window by itself")
     infer.add_argument("file")
     infer.add_argument("--out", required=True, type=Path, metavar="F.jsonl")
+    _add_audio_track(infer)
     infer.add_argument("--name", metavar="SOURCE", help="source name in the messages")
     _add_model(infer)
     _add_windows(infer)
@@ -202,7 +203,17 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--video", metavar="INDEX|URL", help="camera; none for no camera")
     parser.add_argument("--audio", metavar="NAME|INDEX", help="microphone; none for no microphone")
+    _add_audio_track(parser)
     parser.add_argument("--name", default="cam0", help="source name of camera and microphone")
+
+
+def _add_audio_track(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--audio-track",
+        type=int,
+        metavar="N",
+        help="of a file with several sound tracks, from 1; else the best one with sound in it",
+    )
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
@@ -243,7 +254,9 @@ def _run(options: argparse.Namespace) -> int:
     model = _model_config(options)
     return run(
         RunConfig(
-            sources=parse_sources(options.source, options.video, options.audio, options.name)
+            sources=parse_sources(
+                options.source, options.video, options.audio, options.name, options.audio_track
+            )
             if local
             else [],
             model=model,
@@ -278,6 +291,7 @@ def _infer(options: argparse.Namespace) -> None:
         _inference_config(options, config.name),
         config.labels,
         source=options.name or source.name,
+        audio_track=options.audio_track,
         stats=stats,
     )
     count = write_labels(labels, options.out)
@@ -406,7 +420,9 @@ def _capture(options: argparse.Namespace) -> int:
     from stream.capture.sources import parse_sources
     from stream.commands.remote_capture import capture
 
-    sources = parse_sources(options.source, options.video, options.audio, options.name)
+    sources = parse_sources(
+        options.source, options.video, options.audio, options.name, options.audio_track
+    )
     return capture(sources, options.connect, curve=options.curve)
 
 

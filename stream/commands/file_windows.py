@@ -33,6 +33,7 @@ def file_windows(
     config: InferenceConfig,
     *,
     source: str,
+    audio_track: int | None,
     most_samples: int,
     stats: MediaStats,
 ) -> Iterator[Window]:
@@ -45,13 +46,14 @@ def file_windows(
         path: Video, audio or both.
         config: Windows.
         source: Name of the source.
+        audio_track: Which of several sound tracks, from 1; None takes the best one with sound in it.
         most_samples: Sound that the model hears at a time: of a longer window, the newest.
         stats: Where to count what reading meets.
 
     Raises:
         MediaError: The file cannot be read, or nothing in it decodes.
     """
-    info, count, step_s = probe(path), config.num_frames, config.step_s
+    info, count, step_s = probe(path, audio_track), config.num_frames, config.step_s
     modalities = present_modalities(info)
     with ExitStack() as stack:
         pictures, sound = _Pictures(), _Sound()
@@ -60,7 +62,9 @@ def file_windows(
                 MediaReader(path, need={"video"}, grid_step_s=step_s, stats=stats)
             )
         if "audio" in modalities:
-            sound.events = stack.enter_context(MediaReader(path, need={"audio"}, stats=stats))
+            sound.events = stack.enter_context(
+                MediaReader(path, need={"audio"}, audio_track=audio_track, stats=stats)
+            )
 
         def window(id: int, start_s: float, end_s: float, **rest: Any) -> Window:
             return make_window(
@@ -96,7 +100,9 @@ def file_windows(
         stats.note(
             f"is {end_s:.2f} s long, shorter than the window of {config.window_s:g} s: one label over all of it"
         )
-        frames = _frames_of_clip(load_clip(path, count))
+        frames = (
+            _frames_of_clip(load_clip(path, count, need={"video"})) if "video" in modalities else ()
+        )
         yield window(
             grid_index(end_s, step_s),
             0.0,

@@ -38,6 +38,7 @@ def infer(
     labels: tuple[str, ...],
     *,
     source: str,
+    audio_track: int | None = None,
     stats: MediaStats | None = None,
 ) -> Iterator[Label]:
     """Label messages of a file, with the window ids that the live pipeline gives them.
@@ -49,6 +50,7 @@ def infer(
         config: Windows and smoothing, as the live pipeline's.
         labels: Label list.
         source: Name in the messages.
+        audio_track: Which of several sound tracks, from 1; None takes the best one with sound in it.
         stats: Where to count, and to note for people, what reading meets.
 
     Raises:
@@ -57,7 +59,12 @@ def infer(
     rolling = Rolling(config.smoothing_s, config.hysteresis)
     stats = MediaStats() if stats is None else stats
     windows = file_windows(
-        path, config, source=source, most_samples=processor.context_samples(), stats=stats
+        path,
+        config,
+        source=source,
+        audio_track=audio_track,
+        most_samples=processor.context_samples(),
+        stats=stats,
     )
     seq = 0
     for window in windows:

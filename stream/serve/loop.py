@@ -183,7 +183,7 @@ class InferenceLoop:
 
     def _go_live(self) -> None:
         with self._lock:
-            self._sorter.go_live()
+            self._sorter.go_live(self._recognizer.most_samples)
         self._publish_status(time.perf_counter())
         self._receiver.start()
 

@@ -78,7 +78,9 @@ def run(config: RunConfig) -> int:
                 )
                 link = stack.enter_context(serving(web))
                 _say(f"page on {link}" if page else f"metrics on {link}metrics")
-        receiver = stack.enter_context(Receiver(step_s=config.inference.step_s))
+        receiver = stack.enter_context(
+            Receiver(step_s=config.inference.step_s, num_frames=config.inference.num_frames)
+        )
         address = receiver.bind_local()
         if config.ingest is not None:
             reached = _bind_remote(receiver, config, keys, stack)
@@ -131,6 +133,8 @@ def captures(source: Source, *, loop: bool = False, realtime: bool = True) -> li
         if not source.is_live:
             arguments += ["--pace", "realtime" if realtime else "max"]
             arguments += ["--loop"] * loop
+            if source.audio_track is not None:
+                arguments += ["--audio-track", str(source.audio_track)]
         return [
             Capture(
                 module="stream.capture.file",

@@ -22,6 +22,7 @@ class PeerTable:
 
     Args:
         step_s: grid step, told to every peer.
+        num_frames: grid points of a window, likewise.
         send: sends a message to a peer without waiting.
         count: counts and logs a refusal: reason, and text for a person.
     """
@@ -29,10 +30,12 @@ class PeerTable:
     def __init__(
         self,
         step_s: float,
+        num_frames: int,
         send: Callable[[Socket, bytes, Downstream], object],
         count: Callable[[str, str], None],
     ) -> None:
         self._step_s = step_s
+        self._num_frames = num_frames
         self._send = send
         self._count = count
         self._peers: dict[tuple[Socket, bytes], Peer] = {}
@@ -66,7 +69,8 @@ class PeerTable:
         if not known:
             self._replace(router, identity, hello, ledger)
         resume_s = ledger.resume_s(hello)
-        self._send(router, identity, Welcome(self._step_s, self._started, ledger.epoch_s, resume_s))
+        welcome = Welcome(self._step_s, self._started, ledger.epoch_s, resume_s, self._num_frames)
+        self._send(router, identity, welcome)
         if self._started:
             self._grant_first(router, identity, peer)
         if known:

@@ -121,12 +121,13 @@ class Ping(Struct, frozen=True, tag="ping"):
 
 
 class Welcome(Struct, frozen=True, tag="welcome"):
-    """Answer to `Hello`."""
+    """Answer to `Hello`. A file shorter than `num_frames` steps is sampled as one clip; 0 samples it on the grid."""
 
     step_s: Annotated[float, Meta(gt=0)]
     started: bool
     epoch_s: float | None = None  # of a file whose pacing a predecessor began
     resume_s: float = 0.0  # up to where (media time) every modality of that file has been received
+    num_frames: Count = 0
 
 
 class Reject(Struct, frozen=True, tag="reject"):

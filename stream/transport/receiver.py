@@ -60,6 +60,7 @@ class Receiver:
 
     Args:
         step_s: grid step, told to every peer.
+        num_frames: grid points of a window, told to every peer; 0 if files shall be sampled on the grid alone.
         max_message_bytes: larger messages close their connection (libzmq's MAXMSGSIZE).
         context: ZeroMQ context of the endpoints bound by `bind`, by default the process's.
     """
@@ -68,6 +69,7 @@ class Receiver:
         self,
         *,
         step_s: float,
+        num_frames: int = 0,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         context: zmq.Context[Socket] | None = None,
     ) -> None:
@@ -77,7 +79,7 @@ class Receiver:
         self._private_context: zmq.Context[Socket] | None = None
         self._routers: dict[Socket, str] = {}  # and the token that each asks for
         self._monitors: dict[Socket, Socket] = {}  # and the router that each reports on
-        self._peers = PeerTable(step_s, self._send, self._count)
+        self._peers = PeerTable(step_s, num_frames, self._send, self._count)
         self._commands: deque[Callable[[], None]] = deque()
         self._stats: Counter[str] = Counter()
         self._lock = threading.Lock()  # of the wake-up socket and the statistics

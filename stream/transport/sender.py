@@ -215,6 +215,11 @@ class CaptureLink:
         return self._talk.welcome.step_s
 
     @property
+    def num_frames(self) -> int:
+        """Grid points of a window, 0 if we were not told; valid after `wait_ready`."""
+        return self._talk.welcome.num_frames if self._talk.welcome else 0
+
+    @property
     def epoch_s(self) -> float | None:
         """When a predecessor of this process began to play the file (our `perf_counter` at media time 0), if any."""
         return self._talk.welcome.epoch_s if self._talk.welcome else None

@@ -40,15 +40,19 @@ class Sorter:
         self._config = config
         self._dynamic = dynamic
         self._live = False
+        self._most_samples: int | None = None
         self.states = {name: self._new_state(name, clock) for name, clock in sources.items()}
 
-    def go_live(self) -> None:
-        """The model is warm: what devices deliver counts from now on."""
+    def go_live(self, most_samples: int) -> None:
+        """The model is warm, and hears so many samples at a time: what devices deliver counts from now on."""
         self._live = True
+        self._most_samples = most_samples
         for state in self.states.values():
             state.state, state.detail = "live", ""
             if state.windower is None and state.clock == "host":
                 self._open(state)
+            elif state.windower is not None:
+                state.windower.limit_sound(most_samples)
 
     def fail(self, name: str, modality: Modality, problem: str) -> None:
         """A capture process ended for good: its modality is waited for no longer."""
@@ -134,6 +138,8 @@ class Sorter:
             origin_s=0.0 if state.clock == "media" else time.perf_counter(),
             lossless=state.lossless,
         )
+        if self._most_samples is not None:
+            state.windower.limit_sound(self._most_samples)
         for modality, lateness_s in state.lateness_s.items():
             state.windower.set_lateness(modality, lateness_s)
         state.note_losses()

@@ -1,10 +1,13 @@
 """Media decoding, tried on real files of many kinds. `test_media_damage.py` has the broken ones."""
 
 import itertools
+import os
+import unicodedata
 import wave
 from pathlib import Path
 from types import SimpleNamespace
 
+import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -12,6 +15,7 @@ from numpy.typing import NDArray
 from emostream.errors import MediaError
 from emostream.media import (
     MediaReader,
+    MediaStats,
     PcmChunk,
     TimedFrame,
     iter_frames,
@@ -287,6 +291,29 @@ def test_a_clip_has_one_size_where_the_file_changes_it(tmp_path: Path) -> None:
     assert read_number(clip.frames[-1]) > 40
 
 
+def test_a_raw_clip_has_one_size_where_it_changes(tmp_path: Path) -> None:
+    """Without times in its packets its frames are counted by decoding, which is another way to them."""
+    parts = [
+        write_media(tmp_path / f"{width}.h264", Video(size=(width, 120), duration_s=1))
+        for width in (160, 240)
+    ]
+    path = tmp_path / "joined.h264"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    clip = load_clip(path)
+    assert clip.frames is not None
+    assert clip.frames.shape == (8, 120, 160, 3)
+
+
+@pytest.mark.parametrize("name", [b"b\xe4r.mkv", "b\u00e4r.mkv".encode(), b"x=y.mkv"])
+def test_files_are_found_by_any_name(tmp_path: Path, name: bytes) -> None:
+    path = write_media(tmp_path / "clip.mkv", Video(duration_s=0.2))
+    path.rename(tmp_path / unicodedata.normalize("NFD", os.fsdecode(name)))
+    link = tmp_path / "link.mkv"
+    link.symlink_to(tmp_path / unicodedata.normalize("NFD", os.fsdecode(name)))
+    for given in (tmp_path / os.fsdecode(name), link):
+        assert len(list(iter_frames(given))) == 5
+
+
 def test_only_wanted_frames_are_delivered(tmp_path: Path) -> None:
     path = write_kind(tmp_path, "mp4")
     asked: list[float] = []
@@ -389,6 +416,63 @@ def test_channels_weigh_the_same(tmp_path: Path) -> None:
         Audio(codec="flac", rate_hz=16_000, layout="stereo", sound=one_side),
     )
     assert np.abs(read_audio(path).pcm).max() == pytest.approx(0.25, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "layout"),
+    [
+        ("clip.wav", "pcm_s16le", "5.1"),
+        ("clip.wav", "pcm_s16le", "7.1"),
+        ("clip.m4a", "aac", "5.1"),
+        ("clip.m4a", "aac", "7.1"),
+    ],
+)
+def test_surround_sound_is_mixed_as_ffmpeg_mixes_it(
+    tmp_path: Path, name: str, codec: str, layout: str
+) -> None:
+    channels = len(av.AudioLayout(layout).channels)
+
+    def voice_in_the_centre(times_s: NDArray[np.float64]) -> NDArray[np.float64]:
+        out = np.zeros((channels, len(times_s)))
+        out[2] = tone(440, 0.5)(times_s)
+        return out
+
+    path = write_media(
+        tmp_path / name,
+        None,
+        Audio(codec=codec, rate_hz=16_000, layout=layout, sound=voice_in_the_centre),
+    )
+    mixer = av.AudioResampler(format="s16", layout="mono", rate=16_000)
+    with av.open(str(path)) as container:
+        mixed = [part for frame in container.decode(audio=0) for part in mixer.resample(frame)]
+    expected = np.concatenate([part.to_ndarray()[0] for part in mixed]) / 2**15
+    assert np.abs(expected).max() > 0.1
+    pcm = read_audio(path).pcm
+    middle = slice(4_000, 28_000)  # a decoder's priming is dropped by us alone
+    assert np.abs(pcm[middle]).max() == pytest.approx(np.abs(expected[middle]).max(), rel=0.02)
+
+
+def test_of_several_sound_tracks_one_with_sound_is_heard_and_named(tmp_path: Path) -> None:
+    silent, voice, music = (
+        Audio(codec="pcm_s16le", rate_hz=16_000, sound=sound)
+        for sound in (tone(440, 0.0), tone(440, 0.5), tone(880, 0.25))
+    )
+    path = write_media(tmp_path / "calls.mkv", Video(), silent, more_audio=(voice, music))
+    stats = MediaStats()
+    assert np.abs(read_audio(path, stats=stats).pcm).max() == pytest.approx(0.5, abs=0.01)
+    assert stats.problems == [
+        "hears sound track 2 of 3, as track 1 is silent; --audio-track takes another"
+    ]
+    with MediaReader(path, need={"audio"}, audio_track=3) as reader:
+        loudest = max(np.abs(event.pcm).max() for event in reader if isinstance(event, PcmChunk))
+    assert loudest == pytest.approx(0.25, abs=0.01)
+    info = probe(path, audio_track=1).audio
+    assert info is not None
+    assert (info.track, info.choice) == (1, "hears sound track 1 of 3")
+    with pytest.raises(MediaError, match="no sound track 4; they are numbered 1 to 3"):
+        probe(path, audio_track=4)
+    with pytest.raises(MediaError, match="no sound track 2"):
+        probe(write_media(tmp_path / "one.mkv", None, voice), audio_track=2)
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,19 @@
 
 import random
 
+import numpy as np
 import pytest
 
 from emostream.inference.recognizer import Recognizer
 from emostream.labels import DEFAULT_LABELS
-from emostream.media import MediaReader, TimedFrame
+from emostream.media import MediaReader, MediaStats, TimedFrame, load_clip, short_clip_times
 from emostream.model.presets import from_preset
+from stream.commands.file_windows import file_windows
 from stream.commands.offline import infer
 from stream.serve.loop import media_window
 from stream.windows.config import InferenceConfig
 from stream.windows.windower import Windower
-from tests.media_factory import Audio, Video, noise, write_media
+from tests.media_factory import Audio, Video, noise, truncate, write_media
 
 CASES = {
     "both.mp4": (Video(duration_s=7.3), Audio(duration_s=7.3, sound=noise())),
@@ -115,6 +117,83 @@ def test_streaming_equals_the_offline_reference(tmp_path, tiny, name, hop_steps)
             None if label.av_skew_ms is None else pytest.approx(label.av_skew_ms, abs=1)
         )
         assert (window.start_s, window.end_s) == (label.window.start_s, label.window.end_s)
+
+
+def test_a_short_clip_is_sampled_as_training_samples_it(tmp_path, tiny):
+    model, processor = tiny
+    path = write_media(tmp_path / "utterance.mp4", *CASES["utterance.mp4"])
+    stats = MediaStats()
+    config = InferenceConfig()
+    [label] = infer(path, model, processor, config, DEFAULT_LABELS, source="x", stats=stats)
+    assert (label.window.id, label.window.start_s) == (7, 0.0)
+    assert label.window.end_s == pytest.approx(3.3, abs=0.03)
+    assert stats.problems == [
+        f"is {label.window.end_s:.2f} s long, shorter than the window of 4 s: one label over all of it"
+    ]
+    [window] = file_windows(
+        path,
+        config,
+        source="x",
+        audio_track=None,
+        most_samples=processor.context_samples(),
+        stats=stats,
+    )
+    clip = load_clip(path)
+    np.testing.assert_array_equal(np.stack([frame.rgb for frame in window.frames]), clip.frames)
+    np.testing.assert_array_equal(window.pcm[: len(clip.audio)], clip.audio)
+    # What a capture process sends of it, without decoding the file first.
+    times_s = short_clip_times(path, 8, 3.75)
+    assert times_s == clip.frame_times_s.tolist()
+    assert short_clip_times(path, 8, 3.0) is None
+
+
+def test_a_stream_that_changes_its_size_is_labelled_throughout(tmp_path, tiny):
+    parts = [
+        write_media(
+            tmp_path / f"{width}.ts", Video(size=(width, 120), start_s=start_s, duration_s=2.5)
+        )
+        for width, start_s in ((160, 0.0), (240, 2.5))
+    ]
+    path = tmp_path / "joined.ts"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    reference = list(infer(path, *tiny, InferenceConfig(), DEFAULT_LABELS, source="x"))
+    live = streamed(path, *tiny, InferenceConfig(), seed=1)
+    assert [label.window.id for label in reference] == list(live) == [8, 9, 10]
+    for label in reference:
+        assert live[label.window.id][1].scores == pytest.approx(label.scores, abs=1e-4)
+
+
+def test_a_file_cut_short_is_named_and_says_how_much_was_read(tmp_path, tiny):
+    video, audio = Video(duration_s=8), Audio(duration_s=8, sound=noise())
+    path = write_media(tmp_path / "cut.mp4", video, audio, {"movflags": "faststart"})
+    truncate(path, 0.6)
+    stats = MediaStats()
+    labels = list(infer(path, *tiny, InferenceConfig(), DEFAULT_LABELS, source="x", stats=stats))
+    assert labels
+    [said] = [problem for problem in stats.problems if "before its header says" in problem]
+    assert said.endswith("of 8.0 s could be read")
+
+
+def test_sound_beyond_what_the_model_hears_is_said(tmp_path, tiny):
+    model, processor = tiny
+    path = write_media(tmp_path / "sound.wav", *CASES["sound.wav"])
+    processor.audio_context_s = 1.0
+    try:
+        label = next(infer(path, model, processor, InferenceConfig(), DEFAULT_LABELS, source="x"))
+    finally:
+        processor.audio_context_s = None
+    assert (label.modalities.audio, label.audio_gap_ms) == ("degraded", 3000)
+
+
+def test_a_file_too_thin_for_any_label_says_why(tmp_path, tiny):
+    path = write_media(
+        tmp_path / "thin.mkv",
+        Video(duration_s=0.5, fps=10),
+        Audio(duration_s=1, start_s=4.0, codec="pcm_s16le", sound=noise()),
+    )
+    stats = MediaStats()
+    assert not list(infer(path, *tiny, InferenceConfig(), DEFAULT_LABELS, source="x", stats=stats))
+    assert any("more than half" in problem for problem in stats.problems)
 
 
 def test_messages_are_numbered_and_valid(tmp_path, tiny):

@@ -68,7 +68,7 @@ def test_the_clock_uncertainty_of_another_host_is_published():
 )
 def test_what_a_device_says_of_itself_is_published(state, detail, published):
     sorter = Sorter(InferenceConfig(), {"cam0": "host"}, dynamic=False)
-    sorter.go_live()
+    sorter.go_live(30 * 16_000)
     sorter.take(connected("cam0"))
     sorter.take(device_state("cam0", state=state, detail=detail))
     assert sorter.states["cam0"].status(time.perf_counter(), 0).detail == published

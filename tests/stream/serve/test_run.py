@@ -57,6 +57,26 @@ def test_a_file_at_full_speed_says_what_infer_says_and_ends_with_zero(clip, tmp_
         assert reasoning.tokens > 0
 
 
+@pytest.mark.parametrize("pace", ["max", "realtime"])
+def test_a_short_clip_has_one_label_which_is_that_of_infer(tmp_path, pace):
+    clip = write_media(
+        tmp_path / "word.mp4", Video(duration_s=1.3), Audio(duration_s=1.3, sound=noise())
+    )
+    out = tmp_path / "reference.jsonl"
+    done = run_command("infer", str(clip), "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    assert "shorter than the window of 4 s: one label over all of it" in done.stderr
+    [wanted] = [decode_payload(line) for line in out.read_bytes().splitlines()]
+    with live("--source", str(clip), "--pace", pace) as running:
+        running.until_stopped()
+        assert running.wait() == 0
+        [label] = running.labels()
+    assert label.window == wanted.window
+    assert label.scores == pytest.approx(wanted.scores, abs=1e-4)
+    assert label.modalities == wanted.modalities
+    assert label.av_skew_ms == pytest.approx(wanted.av_skew_ms, abs=1)
+
+
 def test_a_file_in_real_time_is_stamped_and_loses_nothing(clip):
     with live("--source", f"me={clip}", "--reason-every-s", "0") as running:
         begun_s = time.time()
