@@ -1,4 +1,7 @@
-"""The exception tree of the whole project.
+"""What the errors of all packages are made of: each that a user can act on is an `EmostreamError`.
+
+Here are those that several packages raise. One that only one module raises stands there, as
+`stream.pubsub.client.ReceiveTimeout`, and those of compiled encoders in `export.errors`.
 
 Every message says who complains, what was wanted, what was found and what to do about it. Commands print the message
 alone and exit with 2; anything that is not an `EmostreamError` is a bug and keeps its traceback.

@@ -2,13 +2,14 @@
 
 import sys
 
-from emostream import EmotionClient
+from emostream import EmotionClient, Label, Reasoning, Status
 
 with EmotionClient(*sys.argv[1:2]) as client:
     for event in client:
-        if event.topic.endswith(".label"):
-            print(event.source, event.smoothed.label, f"{max(event.scores.values()):.2f}")
-        elif event.topic.endswith(".reasoning") and event.done:
-            print(event.source, event.answer, "because:", event.think)
-        elif event.topic.startswith("status."):
-            print(event.source, event.state, event.detail)
+        match event:
+            case Label():
+                print(event.source, event.smoothed.label, f"{max(event.scores.values()):.2f}")
+            case Reasoning(done=True):
+                print(event.source, event.answer, "because:", event.think)
+            case Status():
+                print(event.source, event.state, event.detail)

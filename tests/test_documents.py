@@ -13,6 +13,7 @@ from types import ModuleType
 import jsonschema
 import pytest
 
+import emostream
 from stream.pubsub.messages import decode_payload, encode
 from tests.documents import ROOT, documents
 
@@ -52,9 +53,15 @@ def test_every_field_of_the_schemas_is_in_the_reference() -> None:
             assert f"`{name}`" in page
 
 
+def test_every_public_name_is_in_the_api_reference() -> None:
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    described = set(re.findall(r"^::: emostream\.(\w+)$", page, re.MULTILINE))
+    assert described == set(emostream.__all__) - {"__version__"}
+
+
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
-    if importlib.util.find_spec("mkdocs") is None:
-        pytest.skip("mkdocs is not installed: pip install -e '.[docs]'")
+    if any(importlib.util.find_spec(name) is None for name in ("mkdocs", "mkdocstrings")):
+        pytest.skip("mkdocs or mkdocstrings is not installed: pip install -e '.[docs]'")
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(tmp_path / "site")],
         cwd=ROOT,
@@ -64,7 +71,7 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     pages = {path.name for path in (tmp_path / "site").rglob("*.html")}
-    assert {"index.html", "messages.html", "architecture.html", "LOG.html"} <= pages
+    assert {"index.html", "messages.html", "architecture.html", "LOG.html", "api.html"} <= pages
     # No reader's browser is sent elsewhere for a font or a script.
     text = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
     assert "fonts.googleapis" not in text

@@ -72,7 +72,9 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(handler=handler)
         return sub
 
-    run = command("run", _run, "watch and hear sources and publish what they feel")
+    run = command(
+        "run", _run, "publish the emotions of people before cameras and microphones, or in files"
+    )
     _add_sources(run)
     _add_model(run)
     _add_windows(run)
@@ -167,9 +169,10 @@ def _parser() -> argparse.ArgumentParser:
         help="beyond this host: announce LSL on the network, or send OSC to another host",
     )
 
-    export = command("export", _export, "turn a recording into a table")
-    export.add_argument("file", type=Path)
-    export.add_argument("--csv", required=True, type=Path, metavar="G.csv")
+    table = command("table", _table, "turn a recording into a table")
+    table.add_argument("file", type=Path)
+    table.add_argument("--csv", required=True, type=Path, metavar="G.csv")
+    commands.add_parser("export", parents=[table], add_help=False)  # its old name, not in the help
 
     plot = command("plot", _plot, "draw a recording's scores over time")
     plot.add_argument("file", type=Path)
@@ -402,10 +405,10 @@ def _bridge(options: argparse.Namespace) -> None:
             bridge.send(event)
 
 
-def _export(options: argparse.Namespace) -> None:
-    from stream.pubsub.recording import export_csv
+def _table(options: argparse.Namespace) -> None:
+    from stream.pubsub.recording import write_table
 
-    rows = export_csv(options.file, options.csv)
+    rows = write_table(options.file, options.csv)
     print(f"{rows} rows written to {options.csv}", file=sys.stderr)
 
 

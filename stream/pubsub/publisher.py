@@ -8,7 +8,7 @@ import time
 import uuid
 from contextlib import ExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, get_args
+from typing import TYPE_CHECKING, Protocol, Self, get_args
 
 import zmq
 from msgspec import structs
@@ -31,6 +31,19 @@ _log = logging.getLogger(__name__)
 
 class PublishError(EmostreamError):
     """The publisher is closed or its socket has failed."""
+
+
+class Outlet(Protocol):
+    """Where the pipeline's events go: a `Publisher`, or what stands in for one."""
+
+    def publish(self, event: EventT) -> EventT:
+        """As `Publisher.publish`."""
+
+    def preview_wanted(self, source: str) -> bool:
+        """As `Publisher.preview_wanted`."""
+
+    def publish_preview(self, source: str, timestamp_s: float, rgb: NDArray[np.uint8]) -> None:
+        """As `Publisher.publish_preview`."""
 
 
 class Publisher:

@@ -230,7 +230,7 @@ def with_pauses(events: Iterable[Event], max_pause_s: float) -> Iterator[tuple[f
         yield min(max(pause_s, 0.0), max_pause_s), event
 
 
-def export_csv(path: str | os.PathLike[str], out: str | os.PathLike[str]) -> int:
+def write_table(path: str | os.PathLike[str], out: str | os.PathLike[str]) -> int:
     """Write the label messages of a recording as CSV, one row each; returns the rows.
 
     Nested fields become columns joined by `_` (`window_id`, `latency_ms_total`, `scores_happy`,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stream.pubsub.messages import Label, Status
-from stream.pubsub.publisher import Publisher
+from stream.pubsub.publisher import Outlet
 from stream.serve.compose import Explained, capture_time_s, label_message, reasoning_message
 from stream.transport.protocol import PCM_RATE_HZ, Clock, Modality
 from stream.transport.receiver import Receiver
@@ -60,7 +60,7 @@ class InferenceLoop:
         self,
         load: Callable[[], Recognizer],
         receiver: Receiver,
-        publisher: Publisher,
+        publisher: Outlet,
         config: InferenceConfig,
         sources: Mapping[str, Clock],
         *,

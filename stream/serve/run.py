@@ -1,5 +1,6 @@
 """`emostream run`: capture processes, inference and publisher, from the command line to the exit code."""
 
+import _thread
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import zmq
 
+from stream.capture import lifeline
 from stream.capture.sources import MediaSource, Source
 from stream.capture.supervisor import Capture, Supervisor
 from stream.pubsub.messages import DEFAULT_ENDPOINT, Encoding
@@ -94,6 +96,7 @@ def run(config: RunConfig) -> int:
             dynamic=config.ingest is not None,
         )
         stop_on_signals(loop.stop, stack)
+        _end_with_parent()
         supervisor = stack.enter_context(
             Supervisor(
                 address,
@@ -190,6 +193,15 @@ def stop_on_signals(stop: Callable[[], None], stack: ExitStack) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         previous = signal.signal(number, lambda *_: stop())
         stack.callback(signal.signal, number, previous)
+
+
+def _end_with_parent() -> None:
+    """Where a parent holds our lifeline, its wish and its death end us as SIGTERM does."""
+
+    def stop() -> None:
+        _thread.interrupt_main(signal.SIGTERM)
+
+    lifeline.attach(on_quit=stop, on_orphaned=stop)
 
 
 def _say(text: str) -> None:

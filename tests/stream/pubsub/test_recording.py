@@ -143,7 +143,7 @@ def test_unusable_paths_are_explained(tmp_path: Path) -> None:
     with pytest.raises(RecordingError, match="No such file"):
         list(recording.read(tmp_path / "absent.jsonl"))
     with pytest.raises(RecordingError, match="No such file"):
-        recording.export_csv(tmp_path / "absent.jsonl", tmp_path / "a.csv")
+        recording.write_table(tmp_path / "absent.jsonl", tmp_path / "a.csv")
 
 
 def test_a_bad_line_is_named_by_its_number(path: Path) -> None:
@@ -316,7 +316,7 @@ def test_csv_has_a_row_a_label_and_a_column_a_field(path: Path, tmp_path: Path) 
         smoothed=structs.replace(other.smoothed, scores=bored),
     )
     recording.record([stamped(other, 0, "s2")], path)
-    assert recording.export_csv(path, out) == 3
+    assert recording.write_table(path, out) == 3
     with open(out, newline="") as file:
         rows = list(csv.DictReader(file))
     first, second, third = rows
@@ -339,7 +339,7 @@ def test_csv_errors(path: Path, tmp_path: Path) -> None:
     (tmp_path / "kept.csv").write_text("kept")
     recording.record([stamped(status())], tmp_path / "b.jsonl")
     with pytest.raises(RecordingError, match="no label messages"):
-        recording.export_csv(tmp_path / "b.jsonl", tmp_path / "kept.csv")
+        recording.write_table(tmp_path / "b.jsonl", tmp_path / "kept.csv")
     with pytest.raises(RecordingError, match="cannot write"):
-        recording.export_csv(path, tmp_path / "no" / "a.csv")
+        recording.write_table(path, tmp_path / "no" / "a.csv")
     assert (tmp_path / "kept.csv").read_text() == "kept"
