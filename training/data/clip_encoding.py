@@ -1,5 +1,6 @@
 """Clips on their way through the frozen towers: decoded on threads a little ahead, encoded in batches."""
 
+import logging
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,11 +12,13 @@ from torch import Tensor
 
 from emostream.errors import MediaError
 from emostream.media import Modality, load_clip
-from emostream.media.info import BOTH
+from emostream.media.info import BOTH, SHORT_S
 from emostream.model.modeling import EmostreamForCausalLM
 from emostream.model.processor import EmostreamProcessor
 from emostream.sampling import SAMPLE_RATE_HZ
 from training.data.manifest import Row
+
+logger = logging.getLogger(__name__)
 
 Given = TypeVar("Given")
 Found = TypeVar("Found")
@@ -30,12 +33,14 @@ class DecodedClip:
         pixels: (T, 3, S, S) float32 in [-1, 1]; None without pictures.
         mel: (F, M) float32 log-mel; None without sound.
         problem: Why there is neither.
+        cut_s: Seconds of sound, the oldest, that the model's context has no room for.
     """
 
     row: Row
     pixels: Tensor | None = None
     mel: Tensor | None = None
     problem: str | None = None
+    cut_s: float = 0.0
 
 
 def decode_clip(
@@ -44,7 +49,9 @@ def decode_clip(
     num_frames: int,
     need: Collection[Modality] = BOTH,
 ) -> DecodedClip:
-    """Decode and preprocess a row's clip.
+    """Decode and preprocess a row's clip; of sound that is too long for the model, the newest is kept.
+
+    A row that ends more than half a second behind its clip is a problem.
 
     Args:
         processor: The model's.
@@ -55,14 +62,42 @@ def decode_clip(
     try:
         clip = load_clip(row.path, num_frames, row.start_s, row.end_s, need=need)
     except MediaError as error:
-        return DecodedClip(row, problem=str(error))
-    limit = int(processor.max_context_s * SAMPLE_RATE_HZ)
+        place = f"{row.where}: " if row.where and row.start_s else ""
+        return DecodedClip(row, problem=f"{place}{error}")
+    if said := row.ends_behind(clip.info.duration_s, SHORT_S):
+        # Some containers only guess at their length; sound that is there is there.
+        heard = clip.audio is not None and clip.missing_samples < SHORT_S * SAMPLE_RATE_HZ
+        if not heard:
+            return DecodedClip(row, problem=said)
+    pixels = None if clip.frames is None else processor.pixels(clip.frames)
+    if clip.audio is None:
+        return DecodedClip(row, pixels)
+    limit = processor.context_samples()
     return DecodedClip(
         row,
-        None if clip.frames is None else processor.pixels(clip.frames),
-        # What lies beyond the tower's context is cut here, as `mel` would with a warning for each clip.
-        None if clip.audio is None else processor.mel(clip.audio[:limit]),
+        pixels,
+        # Cut here, since `mel` warns of each clip.
+        processor.mel(clip.audio[-limit:]),
+        cut_s=max(0, len(clip.audio) - limit) / SAMPLE_RATE_HZ,
     )
+
+
+def report_cut(cut: int, count: int, processor: EmostreamProcessor) -> None:
+    """Say, if so, how many clips have more sound than the model hears.
+
+    Args:
+        cut: Of how many clips the oldest sound was cut off.
+        count: Of how many in all.
+        processor: The model's.
+    """
+    if cut:
+        heard_s = processor.context_samples() / SAMPLE_RATE_HZ
+        logger.warning(
+            "%d of %d clips have more sound than the model hears; it is given their last %g s",
+            cut,
+            count,
+            heard_s,
+        )
 
 
 def computed_ahead(

@@ -11,7 +11,13 @@ from torch import Tensor
 
 from emostream.model.modeling import EmostreamForCausalLM
 from emostream.model.processor import EmostreamProcessor
-from training.data.clip_encoding import DecodedClip, computed_ahead, decode_clip, encode_clips
+from training.data.clip_encoding import (
+    DecodedClip,
+    computed_ahead,
+    decode_clip,
+    encode_clips,
+    report_cut,
+)
 from training.data.features import FeatureStore
 from training.data.manifest import Row
 
@@ -99,7 +105,9 @@ def computed_features(
         return index, clip, decode_clip(processor, partner, model.config.num_frames, {"audio"})
 
     decoded = computed_ahead(decode, todo, threads=loaders, ahead=2 * batch_size)
+    cut = 0
     while batch := list(itertools.islice(decoded, batch_size)):
+        cut += sum(clip.cut_s > 0 for _, clip, _ in batch)
         # What cannot be decoded holds neither pictures nor sound, so it costs nothing here.
         own = encode_clips(model, [clip for _, clip, _ in batch])
         others = encode_clips(model, [other for _, _, other in batch])
@@ -107,3 +115,4 @@ def computed_features(
             yield ClipFeatures(
                 index, mine.get("vision"), mine.get("audio"), theirs.get("audio"), clip.problem
             )
+    report_cut(cut, len(todo), processor)

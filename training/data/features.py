@@ -14,6 +14,7 @@ import functools
 import hashlib
 import itertools
 import json
+import logging
 import os
 import secrets
 from collections.abc import Callable, Iterable, Sequence
@@ -28,8 +29,8 @@ from torch import Tensor
 
 from emostream.errors import ConfigError
 from emostream.model.modeling import EmostreamForCausalLM
-from emostream.model.processor import EmostreamProcessor
-from training.data.clip_encoding import computed_ahead, decode_clip, encode_clips
+from emostream.model.processor import SAMPLE_RATE_HZ, EmostreamProcessor
+from training.data.clip_encoding import computed_ahead, decode_clip, encode_clips, report_cut
 from training.data.manifest import Row
 
 DTYPES: Final = ("float16", "float32")
@@ -38,6 +39,8 @@ _SHARD_BYTES: Final = 128 * 2**20
 _SHARD_CLIPS: Final = 512
 _OPEN_ARRAYS: Final = 256  # each holds a file descriptor
 _THREADS: Final = 2  # that decode clips
+
+logger = logging.getLogger(__name__)
 
 Key = tuple[str, float, float | None]
 
@@ -49,10 +52,11 @@ def clip_key(row: Row) -> Key:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where the features of a clip lie: a shard's path without suffix, and its row in each array."""
+    """Where the features of a clip lie: a shard's path without suffix, its row in each array, and what was cut off."""
 
     shard: str
     rows: dict[str, int | None]
+    cut_s: float = 0.0
 
 
 class FeatureStore:
@@ -138,7 +142,7 @@ def cache_features(
     home.mkdir(parents=True, exist_ok=True)
     _write_json(home / "towers.json", identity)
     wanted = {clip_key(row): row for row in rows}
-    places = _known(home, wanted)
+    places = _known(home, wanted, processor)
     problems: dict[Key, str] = {}
     todo = [row for key, row in wanted.items() if key not in places]
     on_progress(len(places), len(wanted))
@@ -154,11 +158,12 @@ def cache_features(
         problems |= {clip_key(clip.row): clip.problem for clip in batch if clip.problem}
         for clip, features in zip(good, encode_clips(model, good), strict=True):
             arrays = {name: value.float().cpu().numpy() for name, value in features.items()}
-            shard.add(clip.row, arrays)
+            shard.add(clip.row, arrays, clip.cut_s)
         if shard.full:
             places |= shard.write()
         on_progress(len(places) + len(shard) + len(problems), len(wanted))
     places |= shard.write()
+    report_cut(sum(place.cut_s > 0 for place in places.values()), len(wanted), processor)
     return FeatureStore(places, problems)
 
 
@@ -178,10 +183,10 @@ class _Shard:
     def full(self) -> bool:
         return self._bytes >= _SHARD_BYTES or len(self) >= _SHARD_CLIPS
 
-    def add(self, row: Row, features: dict[str, NDArray[Any]]) -> None:
+    def add(self, row: Row, features: dict[str, NDArray[Any]], cut_s: float) -> None:
         path, start_s, end_s = clip_key(row)
         clip: dict[str, Any] = {"path": path, "start_s": start_s, "end_s": end_s}
-        clip["stamp"] = _stamp(path)
+        clip["stamp"], clip["cut_s"] = _stamp(path), cut_s
         for name in MODALITIES:
             clip[name] = None
             if name not in features:
@@ -217,16 +222,27 @@ class _Shard:
         return places
 
 
-def _known(home: Path, wanted: dict[Key, Row]) -> dict[Key, _Place]:
-    """Where the wanted clips lie that are there already, as long as their files are what they were."""
+def _known(home: Path, wanted: dict[Key, Row], processor: EmostreamProcessor) -> dict[Key, _Place]:
+    """Where the wanted clips lie that are there already, as long as their files are what they were.
+
+    What is damaged, or may hold the oldest sound of a clip in place of the newest, is passed over.
+    """
     places: dict[Key, _Place] = {}
+    context_s = processor.context_samples() / SAMPLE_RATE_HZ
     stamps: dict[str, list[int] | None] = {}
     for index in sorted(home.glob("*.json")):
         if index.name == "towers.json":
             continue
-        for clip in json.loads(index.read_text(encoding="utf-8")):
+        clips = _whole(index)
+        if clips is None:
+            logger.warning("%s: features are cut short; these clips are encoded anew", index)
+            continue
+        for clip in clips:
             key, path = _key(clip), clip["path"]
             if key not in wanted:
+                continue
+            long = clip["end_s"] is None or clip["end_s"] - clip["start_s"] > context_s
+            if "cut_s" not in clip and long and clip["audio"] is not None:
                 continue
             if path not in stamps:
                 stamps[path] = _stamp(path)
@@ -235,12 +251,24 @@ def _known(home: Path, wanted: dict[Key, Row]) -> dict[Key, _Place]:
     return places
 
 
+def _whole(index: Path) -> list[dict[str, Any]] | None:
+    """The clips of a shard; None if one of its files is damaged."""
+    try:
+        clips: list[dict[str, Any]] = json.loads(index.read_text(encoding="utf-8"))
+        for name in MODALITIES:
+            if any(clip[name] is not None for clip in clips):
+                _open_array(str(index.with_suffix("")), name)
+    except (OSError, ValueError, EOFError):
+        return None
+    return clips
+
+
 def _key(clip: dict[str, Any]) -> Key:
     return (clip["path"], clip["start_s"], clip["end_s"])
 
 
 def _place(shard: Path, clip: dict[str, Any]) -> _Place:
-    return _Place(str(shard), {name: clip[name] for name in MODALITIES})
+    return _Place(str(shard), {name: clip[name] for name in MODALITIES}, clip.get("cut_s", 0.0))
 
 
 def _stamp(path: str) -> list[int] | None:

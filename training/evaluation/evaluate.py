@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -17,6 +18,7 @@ from emostream.model.modeling import EmostreamForCausalLM
 from emostream.model.processor import EmostreamProcessor
 from training.data.features import FeatureStore
 from training.data.manifest import Row
+from training.data.same_run import claim, weights_digest, write_whole
 from training.evaluation.predict import EvalSettings, predict
 from training.evaluation.report import write_report
 from training.evaluation.results import (
@@ -28,6 +30,8 @@ from training.evaluation.results import (
     judge_all,
     summarise,
 )
+
+logger = logging.getLogger(__name__)
 
 
 def evaluate(
@@ -72,7 +76,7 @@ def evaluate(
         raise ConfigError("eval: no rows to evaluate; wanted a manifest with some")
     _check_labels(rows, settings.labels)
     out.mkdir(parents=True, exist_ok=True)
-    _claim(out, _fingerprint(model, rows, settings))
+    claim(out / RUN, _fingerprint(model, rows, settings), "evaluation")
     done = _resume(out / PREDICTIONS)
     started, resumed = time.perf_counter(), len(done)
     todo = [i for i in range(len(rows)) if i not in done]
@@ -88,7 +92,7 @@ def evaluate(
     cues = {i: cues for i, row in enumerate(rows) if (cues := row.cues) is not None}
     predictions = [done[i] for i in range(len(rows))]
     outcomes = judge_all(predictions, settings.labels, cues, bare=bare)
-    _write(out / OUTCOMES, "".join(json.dumps(o.to_json()) + "\n" for o in outcomes))
+    write_whole(out / OUTCOMES, "".join(json.dumps(o.to_json()) + "\n" for o in outcomes))
     result = {
         "model": model_name,
         "manifest": manifest_name,
@@ -105,7 +109,7 @@ def evaluate(
             "clips_resumed": resumed,
         },
     }
-    _write(out / RESULT, json.dumps(result, indent=1) + "\n")
+    write_whole(out / RESULT, json.dumps(result, indent=1) + "\n")
     write_report(result, out)
     return result
 
@@ -123,57 +127,33 @@ def _fingerprint(
     model: EmostreamForCausalLM, rows: Sequence[Row], settings: EvalSettings
 ) -> dict[str, Any]:
     """What must be the same for predictions to belong to one evaluation; batching need not be."""
-    weights = hashlib.sha256()
-    for name, parameter in model.named_parameters():
-        total = parameter.detach().double()
-        weights.update(f"{name} {total.sum().item()!r} {total.abs().sum().item()!r}".encode())
     clips = hashlib.sha256()
     for row in rows:
         clips.update(f"{row.path.name} {row.label} {row.start_s} {row.end_s}\n".encode())
     chosen = asdict(settings)
     for name in ("batch_size", "loaders"):
         del chosen[name]
-    return {"weights": weights.hexdigest(), "clips": clips.hexdigest(), **chosen}
-
-
-def _claim(out: Path, run: dict[str, Any]) -> None:
-    """Write what is evaluated here, or check that it is the same as before."""
-    run = json.loads(json.dumps(run))
-    path = out / RUN
-    if not path.exists():
-        _write(path, json.dumps(run, indent=1) + "\n")
-        return
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{path}: not JSON ({error}); evaluate into another --out") from error
-    differs = [key for key in run if before.get(key) != run[key]]
-    if differs:
-        raise ConfigError(
-            f"{out}: holds another evaluation (other {', '.join(differs)}); choose another --out"
-        )
+    return {"weights": weights_digest(model), "clips": clips.hexdigest(), **chosen}
 
 
 def _resume(path: Path) -> dict[int, Prediction]:
-    """Read earlier predictions; a line cut short by an interruption is taken off the file."""
+    """Read earlier predictions; from a damaged line on they are taken off the file and made anew."""
     if not path.exists():
         return {}
     done: dict[int, Prediction] = {}
     kept = 0
     data = path.read_bytes()
     for line in data.splitlines(keepends=True):
+        try:
+            prediction = Prediction.from_json(json.loads(line))
+        except (ValueError, TypeError, KeyError):
+            break
         if not line.endswith(b"\n"):
             break
-        prediction = Prediction.from_json(json.loads(line))
         done[prediction.index] = prediction
         kept += len(line)
     if kept < len(data):
+        logger.warning("%s is damaged behind prediction %d; the rest is made anew", path, len(done))
         with path.open("r+b") as file:
             file.truncate(kept)
     return done
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)

@@ -4,6 +4,7 @@ OUT/model/          the trained checkpoint, in the published layout
 OUT/checkpoint-N/   the same after N steps, with what training needs to go on from there
 OUT/completions/    what was sampled and what it earned, a Parquet file for each log
 OUT/runs/           tensorboard
+OUT/run.json        what is trained on what, so that only the same run goes on from here
 OUT/features/       the frozen towers' features of the clips, unless `features` names another folder
 """
 
@@ -24,8 +25,10 @@ from training.data.features import FeatureStore
 from training.data.manifest import Row, read_manifest
 from training.data.prompts import ClipPrompts
 from training.grpo.rewards import GroundingSettings, RewardFunction, reward_functions
-from training.grpo.trainer import EmostreamGRPOTrainer
+from training.grpo.signal import ALIKE, WatchSignal
+from training.grpo.trainer import EmostreamGRPOTrainer, check_sampling
 from training.progress import Progress, unseen
+from training.tuning.resume import claim_run
 from training.tuning.settings import RECIPES, read_settings, read_yaml
 from training.tuning.setup import (
     cache_clips,
@@ -49,6 +52,7 @@ FIGURES = {
     "entropy": "entropy",
     "kl": "kl",
     "grad_norm": "grad",
+    ALIKE: "alike",
 }
 
 
@@ -137,8 +141,10 @@ def grpo(
     )
     _check_together(settings, args)
     model, processor = open_start(settings.model, getattr(torch, settings.dtype))
-    model.to(args.device)
     rows = _rows(settings)
+    _check_enough(rows, args)
+    claim_run(out, model, rows, settings, args)
+    model.to(args.device)
     store = cache_clips(model, processor, rows, settings.features or out / "features", progress)
     usable = usable_rows(rows, store)
     return train_and_save(
@@ -171,12 +177,7 @@ def make_trainer(
     for parameter in model.parameters():
         if parameter.requires_grad:  # small steps vanish in bfloat16
             parameter.data = parameter.data.float()
-    per_batch = args.generation_batch_size // args.num_generations
-    if len(rows) < per_batch:
-        raise ConfigError(
-            f"grpo: {len(rows)} clips are fewer than the {per_batch} prompts of a batch; lower "
-            "per_device_train_batch_size."
-        )
+    _check_enough(rows, args)
     prompts = ClipPrompts(rows, store, processor, settings.instruction)
     if args.world_size > 1 and args.ddp_find_unused_parameters is None:
         # A batch may lack a modality, and so leave its part of the model without gradients.
@@ -189,7 +190,7 @@ def make_trainer(
         reward_funcs=settings.reward_functions(),
         args=args,
         train_dataset=_dataset(rows),
-        callbacks=[StopOnNonFinite(), ProgressLines(FIGURES)],
+        callbacks=[StopOnNonFinite(), ProgressLines(FIGURES), WatchSignal()],
     )
     remove_printers(trainer)
     return trainer
@@ -197,6 +198,7 @@ def make_trainer(
 
 def _check_together(settings: GrpoSettings, args: GRPOConfig) -> None:
     """Refuse, before the clips are encoded, what contradicts itself."""
+    check_sampling(args)
     if settings.dtype != "float32" and not args.bf16:
         raise ConfigError(
             "grpo: dtype is bfloat16 but what is trained stays float32; set bf16: true to compute both alike."
@@ -204,6 +206,15 @@ def _check_together(settings: GrpoSettings, args: GRPOConfig) -> None:
     if args.reward_weights and len(args.reward_weights) != len(settings.rewards):
         raise ConfigError(
             f"grpo: {len(settings.rewards)} rewards have {len(args.reward_weights)} reward_weights; give one for each."
+        )
+
+
+def _check_enough(rows: Sequence[Row], args: GRPOConfig) -> None:
+    per_batch = args.generation_batch_size // args.num_generations
+    if len(rows) < per_batch:
+        raise ConfigError(
+            f"grpo: {len(rows)} clips are fewer than the {per_batch} prompts of a batch; lower "
+            "per_device_train_batch_size."
         )
 
 

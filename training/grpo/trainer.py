@@ -26,6 +26,7 @@ from training.data.prompts import ClipPrompts
 from training.data.shared_prompt import pack
 from training.grpo.rewards import RewardFunction
 from training.grpo.rollout import sample_completions, uniform_numbers
+from training.grpo.signal import ALIKE, share_alike
 from training.tuning.checkpoints import PublishedCheckpoints
 from training.tuning.watch import FiniteLoss, check_finite
 
@@ -76,7 +77,7 @@ class EmostreamGRPOTrainer(FiniteLoss, PublishedCheckpoints, GRPOTrainer):
         train_dataset: Any,
         callbacks: list[TrainerCallback] | None = None,
     ):
-        _check(args)
+        check_sampling(args)
         self._prompts = prompts
         self.processor = processor
         self._clips = torch.empty(0, dtype=torch.long)  # of the completions at hand
@@ -140,6 +141,9 @@ class EmostreamGRPOTrainer(FiniteLoss, PublishedCheckpoints, GRPOTrainer):
             )
             batch = super()._generate_and_score_completions(inputs)
         batch["clips"] = self._clips
+        alike = self.accelerator.gather(share_alike(batch["advantages"], self.num_generations))
+        mode = "train" if self.model.training else "eval"
+        self._metrics[mode][ALIKE].append(alike.mean().item())
         return batch
 
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
@@ -261,7 +265,12 @@ class EmostreamGRPOTrainer(FiniteLoss, PublishedCheckpoints, GRPOTrainer):
         """Nothing is sent anywhere."""
 
 
-def _check(args: GRPOConfig) -> None:
+def check_sampling(args: GRPOConfig) -> None:
+    """Refuse settings that cannot be served.
+
+    Raises:
+        ConfigError: Sampling is not the policy's own, or a batch splits a group.
+    """
     for name, neutral in _NEUTRAL.items():
         if getattr(args, name) != neutral:
             raise ConfigError(

@@ -4,6 +4,7 @@ OUT/model/          the trained checkpoint, in the published layout
 OUT/best/           the one with the best label accuracy on the validation clips, with `keep_best`
 OUT/checkpoint-N/   the model after N steps, with what training needs to go on from there
 OUT/runs/           tensorboard
+OUT/run.json        what is trained on what, so that only the same run goes on from here
 OUT/features/       the frozen towers' features of the clips, unless `features` names another folder
 
 SigLIP, Whisper and BERT are frozen; connector, audio projector and language model (or adapters on it) are trained.
@@ -29,6 +30,7 @@ from training.sft.answers import AnswerWriter
 from training.sft.batches import SftBatches
 from training.sft.compose import Claimed
 from training.sft.trainer import SftTrainer, Validation
+from training.tuning.resume import claim_run
 from training.tuning.settings import read_settings
 from training.tuning.setup import (
     cache_clips,
@@ -181,6 +183,7 @@ def sft(
     writer = _writer(model, settings)
     rows = _training_rows(settings, writer)
     held_out = _validation_rows(settings)
+    claim_run(out, model, rows, settings, args)
     model.to(args.device)
     store = cache_clips(
         model, processor, [*rows, *held_out], settings.features or out / "features", progress

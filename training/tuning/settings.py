@@ -10,6 +10,7 @@ from transformers import TrainingArguments
 from trl import TrlParser
 
 from emostream.errors import ConfigError
+from training.tuning.checks import check_arguments, check_numbers
 
 RECIPES = Path(__file__).parents[1] / "configs"
 
@@ -47,7 +48,7 @@ def read_settings(
         over: What goes over the file, and flags over it.
 
     Raises:
-        ConfigError: A file cannot be read, or a name or value is wrong.
+        ConfigError: A file cannot be read, a name or value is wrong, or a library is missing that one asks for.
     """
     chosen = read_yaml(_find(config)) if config else {}
     values = {**read_yaml(RECIPES / recipe), **chosen, **over, **fixed}
@@ -62,11 +63,16 @@ def read_settings(
         raise ConfigError(f"{config or recipe}: unknown setting {unknown[0]!r}.")
     parser.set_defaults_with_config(**values)
     try:
-        parsed: tuple[Any, ...] = parser.parse_args_into_dataclasses(
-            [_current_flag(flag) for flag in flags]
-        )
-    except (TypeError, ValueError) as error:
+        words = [_current_flag(flag) for flag in flags]
+        check_numbers(vars(parser.parse_args(words)))
+        parsed: tuple[Any, ...] = parser.parse_args_into_dataclasses(words)
+    except ConfigError:
+        raise
+    except (ImportError, RuntimeError, TypeError, ValueError) as error:
         raise ConfigError(f"settings: {' '.join(str(error).split())}") from error
+    for part in parsed:
+        if isinstance(part, TrainingArguments):
+            check_arguments(part)
     return parsed
 
 

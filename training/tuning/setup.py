@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from transformers import Trainer
-from transformers.trainer_utils import get_last_checkpoint
 
 from emostream import load_model
 from emostream.errors import ConfigError
@@ -20,6 +19,7 @@ from training.data.features import FeatureStore, cache_features
 from training.data.manifest import Row
 from training.progress import Progress, unseen
 from training.tuning.lora import add_lora
+from training.tuning.resume import last_checkpoint
 from training.tuning.watch import tensorboard_in
 
 logger = logging.getLogger(__name__)
@@ -75,10 +75,16 @@ def train_and_save(make_trainer: Callable[[], Trainer], out: Path) -> Path | Non
     Returns:
         The folder of the trained model; None on all processes but the main one.
     """
+    begun = last_checkpoint(out)
     with tensorboard_in(out / "runs"):
         trainer = make_trainer()
-        trainer.train(
-            resume_from_checkpoint=get_last_checkpoint(str(out)) if out.is_dir() else None
+        trainer.train(resume_from_checkpoint=begun and str(begun))
+    steps = trainer.state.global_step
+    if begun and begun.name == f"checkpoint-{steps}" and PartialState().is_main_process:
+        logger.warning(
+            "%s: had its %d steps before; raise num_train_epochs or max_steps to train on",
+            out,
+            steps,
         )
     trainer.save_model(str(out / "model"))
     return out / "model" if PartialState().is_main_process else None

@@ -1,5 +1,6 @@
 """The feature cache on real clips, with the small model and random weights."""
 
+import json
 import os
 
 import numpy as np
@@ -178,3 +179,32 @@ def test_keys_are_absolute(rows, monkeypatch):
     monkeypatch.chdir(rows[0].path.parent)
     relative = Row(path=type(rows[0].path)(rows[0].path.name), label="sad", split="train")
     assert clip_key(relative) == clip_key(rows[0]) == (os.fspath(rows[0].path), 0.0, None)
+
+
+@pytest.mark.parametrize("part", [".json", ".vision.npy", ".audio.npy"])
+def test_features_that_were_cut_short_are_made_anew(tiny, rows, tmp_path, caplog, part):
+    cache_features(*tiny, rows[:1], tmp_path)
+    [index] = [p for p in tmp_path.rglob("*.json") if p.name != "towers.json"]
+    damaged = index.with_suffix(part)
+    damaged.write_bytes(damaged.read_bytes()[:150])
+    store = cache_features(*tiny, rows[:1], tmp_path)
+    assert f"{index}: features are cut short; these clips are encoded anew" in caplog.text
+    assert set(store.features(rows[0])) == {"vision_features", "audio_features"}
+    assert len(list(tmp_path.rglob("*.vision.npy"))) == 2
+
+
+def test_long_clips_are_said_to_be_cut_on_every_call_and_old_features_of_them_are_not_found(
+    tiny, tmp_path, caplog
+):
+    path = write_clip(tmp_path / "a.wav", pcm=np.full(5 * 16_000, 0.1), video=False)
+    row = Row(path=path, label="sad", split="train")
+    for _ in range(2):
+        caplog.clear()
+        cache_features(*tiny, [row], tmp_path / "f")
+        assert "1 of 1 clips have more sound than the model hears" in caplog.text
+    [index] = [p for p in (tmp_path / "f").rglob("*.json") if p.name != "towers.json"]
+    [clip] = json.loads(index.read_text())
+    del clip["cut_s"]  # as it was written when the oldest was kept
+    index.write_text(json.dumps([clip]))
+    cache_features(*tiny, [row], tmp_path / "f")
+    assert len(list((tmp_path / "f").rglob("*.audio.npy"))) == 2

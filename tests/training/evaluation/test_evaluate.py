@@ -11,6 +11,7 @@ from emostream.inference.recognizer import Recognizer
 from emostream.inference.streaming import MediaWindow
 from emostream.media import load_clip
 from emostream.model.presets import from_preset
+from tests.media_factory import Video, write_media
 from tests.training.clips import write_clip
 from training.data.cues import Cues
 from training.data.features import cache_features
@@ -222,3 +223,28 @@ def test_nobody_keeps_their_own_sound(rows):
     partners = _partners(rows, seed=3)
     assert sorted(partners) == list(range(5))
     assert all(i != partner for i, partner in enumerate(partners))
+
+
+@pytest.mark.parametrize("rest", [b"\0" * 40 + b"\n", b'{"index": 1}\n', b"{}\n"])
+def test_predictions_that_are_damaged_are_made_anew(tiny, rows, tmp_path, caplog, rest):
+    settings = replace(SETTINGS, reasoning=False, conditions=("both",))
+    evaluate(*tiny, rows[:2], tmp_path, settings)
+    file = tmp_path / "predictions.jsonl"
+    first, second = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(first + rest + second)
+    result = evaluate(*tiny, rows[:2], tmp_path, settings)
+    assert result["provenance"]["clips_resumed"] == 1
+    assert "is damaged behind prediction 1; the rest is made anew" in caplog.text
+    assert len(predictions(tmp_path)) == 2
+
+
+def test_a_raw_file_whose_pictures_change_their_size_is_evaluated(tiny, rows, tmp_path):
+    parts = [
+        write_media(tmp_path / f"{size[0]}.h264", Video(duration_s=1, size=size), None).read_bytes()
+        for size in ((64, 48), (128, 96))
+    ]
+    (tmp_path / "raw.h264").write_bytes(b"".join(parts))
+    raw = Row(path=tmp_path / "raw.h264", label="sad", split="test")
+    settings = replace(SETTINGS, reasoning=False, conditions=("both",))
+    result = evaluate(*tiny, [rows[0], raw], tmp_path / "out", settings)
+    assert (result["clips"], result["skipped"]) == (2, {})

@@ -45,10 +45,12 @@ def test_the_command_trains_logs_and_goes_on(manifest, tmp_path, capsys, caplog)
     assert "1 of 4 clips are left out" in caplog.text
     assert "step 2/2  reward 0  accuracy 0" in printed.err
     assert printed.err.rstrip().endswith("0:00:00 left")
+    assert "  alike 1  " in printed.err
+    assert "in the last 2 steps all answers of each group earned the same" in caplog.text
     model, _ = load_model(out / "model")
     assert model.config.use_cache
     assert {p.name for p in out.iterdir()} == {
-        "checkpoint-1", "checkpoint-2", "completions", "features", "model", "runs",
+        "checkpoint-1", "checkpoint-2", "completions", "features", "model", "run.json", "runs",
     }  # fmt: skip
     assert len(list((out / "completions").iterdir())) == 2
     assert len(list((out / "runs").iterdir())) == 1
