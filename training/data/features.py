@@ -29,7 +29,8 @@ from torch import Tensor
 
 from emostream.errors import ConfigError
 from emostream.model.modeling import EmostreamForCausalLM
-from emostream.model.processor import SAMPLE_RATE_HZ, EmostreamProcessor
+from emostream.model.processor import EmostreamProcessor
+from emostream.sampling import SAMPLE_RATE_HZ
 from training.data.clip_encoding import computed_ahead, decode_clip, encode_clips, report_cut
 from training.data.manifest import Row
 
