@@ -70,6 +70,7 @@ NOT_RUN = {
     "tensorboard --logdir runs": "a web server of another project's",
     "emostream run": DEVICE,
     "emostream run --web": f"{DEVICE}; tests/stream/web",
+    "emostream run --web --video none --audio none": "until it is interrupted; tests/stream/web",
     "emostream demo --web": "until it is interrupted; tests/stream/web",
     "emostream web": "until it is interrupted; tests/stream/web",
     "emostream web --host 0.0.0.0 --token --tls-cert cert.pem --tls-key key.pem": "tests/stream/web",

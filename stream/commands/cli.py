@@ -254,6 +254,8 @@ def _run(options: argparse.Namespace) -> int:
 
     # With remote capture alone, the default devices of this host are not meant.
     local = options.source or options.video or options.audio or not options.ingest
+    if options.web is not None and not options.source and options.video == options.audio == "none":
+        local = False  # the page's visitors alone
     model = _model_config(options)
     return run(
         RunConfig(

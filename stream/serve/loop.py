@@ -72,6 +72,7 @@ class InferenceLoop:
         self._publisher = publisher
         self._config = config
         self._dynamic = dynamic
+        self._asked_for = frozenset(sources)
         self._lock = threading.Lock()
         self._wake = threading.Condition(self._lock)
         self._stop = False
@@ -206,6 +207,23 @@ class InferenceLoop:
             self._label(windows)
         else:
             self._reason()
+        self._retire()
+
+    def _retire(self) -> None:
+        """Say that visitors who have left are gone, and forget them: a source that was not asked for ends by itself."""
+        gone = [
+            state
+            for state in self._states.values()
+            if state.name not in self._asked_for
+            and state.finished
+            and state.name not in self._recognizer.reasoning_sources
+        ]
+        for state in gone:
+            state.state, state.detail = "stopped", ""
+            with self._lock:
+                status = state.status(time.perf_counter(), self._restarts(state.name))
+                del self._states[state.name]
+            self._publisher.publish(status)
 
     def _idle_s(self, now_s: float) -> float:
         """Until the next deadline, or for a while: whatever arrives wakes us, a signal does not."""

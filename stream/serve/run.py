@@ -73,17 +73,17 @@ def run(config: RunConfig) -> int:
         publisher = stack.enter_context(
             Publisher(config.bind, curve=keys, insecure=config.insecure, encoding=config.encoding)
         )
+        receiver = stack.enter_context(
+            Receiver(step_s=config.inference.step_s, num_frames=config.inference.num_frames)
+        )
+        address = receiver.bind_local()
         for port, page in ((config.web, True), (config.metrics, False)):
             if port is not None:
                 web = WebConfig(
                     connect=publisher.endpoint, port=port, curve=config.curve, page=page
                 )
-                link = stack.enter_context(serving(web))
+                link = stack.enter_context(serving(web, address if page else None))
                 _say(f"page on {link}" if page else f"metrics on {link}metrics")
-        receiver = stack.enter_context(
-            Receiver(step_s=config.inference.step_s, num_frames=config.inference.num_frames)
-        )
-        address = receiver.bind_local()
         if config.ingest is not None:
             reached = _bind_remote(receiver, config, keys, stack)
             _say(f"ingest on {reached}: emostream capture --connect {reached}")
@@ -93,7 +93,7 @@ def run(config: RunConfig) -> int:
             publisher,
             config.inference,
             {source.name: _clock(source) for source in config.sources},
-            dynamic=config.ingest is not None,
+            dynamic=config.ingest is not None or config.web is not None,
         )
         stop_on_signals(loop.stop, stack)
         _end_with_parent()

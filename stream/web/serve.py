@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from emostream.errors import ConfigError, EmostreamError
 from stream.sockets.endpoints import BindError
+from stream.transport.protocol import IngestAddress
 from stream.web.config import WebConfig
 
 
@@ -20,8 +21,12 @@ class WebExtraMissing(EmostreamError):
 
 
 @contextlib.contextmanager
-def serving(config: WebConfig) -> Iterator[str]:
+def serving(config: WebConfig, capture: IngestAddress | None = None) -> Iterator[str]:
     """Serve until left; yields the link to open.
+
+    Args:
+        config: Where, and to whom.
+        capture: Where browsers' cameras and microphones go; None takes none.
 
     Raises:
         WebExtraMissing: Starlette, uvicorn or prometheus-client is missing.
@@ -38,7 +43,7 @@ def serving(config: WebConfig) -> Iterator[str]:
         ) from error
     with _listen(config) as listening:
         settings = uvicorn.Config(
-            application(config),
+            application(config, capture),
             log_level="warning",
             access_log=False,  # addresses hold tokens
             ws="websockets-sansio",

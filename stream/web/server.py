@@ -26,15 +26,19 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from emostream.errors import EmostreamError
 from stream.pubsub.messages import MessageError, check_source
+from stream.transport.protocol import IngestAddress
 from stream.web.config import WebConfig, is_loopback
 from stream.web.metrics import Metrics
 from stream.web.relay import Page, PagesFull, Relay
+from stream.web.visitors import MAX_VISITORS, Visitors
 
 PAGE = Path(__file__).with_name("page")
 COOKIE = "emostream_token"
 MAX_REQUEST_BYTES = 4096  # from a page: which pictures it shows
 MAX_REQUESTS_PER_S = 10
+MAX_OFFER_BYTES = 65536  # a session description of a few kilobytes
 MAX_SOURCES_SHOWN = 16
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
@@ -91,9 +95,8 @@ class Guard:
         if is_loopback(self._config.host) and not is_loopback(_name_of(host)):
             return f"unknown host {host[:100]!r}"
         origin = connection.headers.get("origin")
-        if connection.scope["type"] == "websocket" and (
-            origin is None or urlsplit(origin).netloc != host
-        ):
+        asks = connection.scope["type"] == "http" and connection.scope["method"] in ("GET", "HEAD")
+        if not asks and (origin is None or urlsplit(origin).netloc != host):
             return "wanted a page of this server"
         token = self._config.token
         if token is not None and connection.url.path != "/healthz":
@@ -111,8 +114,14 @@ def _name_of(host: str) -> str:
     return urlsplit(f"//{host}").hostname or ""
 
 
-def application(config: WebConfig) -> Starlette:
-    """The ASGI application; follows the publisher from start-up to shut-down."""
+def application(config: WebConfig, capture: IngestAddress | None = None) -> Starlette:
+    """The ASGI application; follows the publisher from start-up to shut-down.
+
+    Args:
+        config: Where, and to whom.
+        capture: Where browsers' cameras and microphones go; None takes none.
+    """
+    visitors = None if capture is None else Visitors(capture, MAX_VISITORS)
     metrics = Metrics()
     relay = Relay(config.connect, config.curve, metrics.observe)
 
@@ -120,6 +129,8 @@ def application(config: WebConfig) -> Starlette:
     async def follow(_: Starlette) -> AsyncIterator[None]:
         task = asyncio.create_task(relay.run())
         yield
+        if visitors is not None:
+            await visitors.close()
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
@@ -146,6 +157,22 @@ def application(config: WebConfig) -> Starlette:
         answer = {"connected": relay.connected, "pages": relay.pages}
         return JSONResponse(answer, status_code=200 if relay.connected else 503)
 
+    async def visit(request: Request) -> Response:
+        if visitors is None:
+            return JSONResponse({"room": 0})
+        if request.method == "GET":
+            return JSONResponse({"room": visitors.room})
+        body = bytearray()
+        async for part in request.stream():
+            body += part
+            if len(body) > MAX_OFFER_BYTES:
+                return JSONResponse({"error": "the offer is too long"}, status_code=413)
+        try:
+            sdp, source = await visitors.welcome(body.decode())
+        except (EmostreamError, UnicodeDecodeError) as error:
+            return JSONResponse({"error": str(error)}, status_code=409)
+        return JSONResponse({"sdp": sdp, "source": source})
+
     async def watch(socket: WebSocket) -> None:
         await socket.accept()
         try:
@@ -159,6 +186,7 @@ def application(config: WebConfig) -> Starlette:
         routes += [
             Route("/", index),
             WebSocketRoute("/events", watch),
+            Route("/visit", visit, methods=["GET", "POST"]),
             Mount("/page", StaticFiles(directory=PAGE)),
         ]
     return Starlette(routes=routes, lifespan=follow, middleware=[Middleware(Guard, config=config)])

@@ -1,5 +1,6 @@
 // Follows the server's WebSocket: one card for each source. Nothing of a message is ever read as HTML.
 import { Card } from "./card.js";
+import { offerVisits } from "./visit.js";
 
 const cards = new Map();
 const home = document.getElementById("sources");
@@ -94,4 +95,5 @@ const theme = localStorage.getItem("theme");
 if (theme === "dark" || theme === "light") document.documentElement.dataset.theme = theme;
 window.addEventListener("resize", repaint);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
+offerVisits(document.getElementById("visit"), (words) => say(link.dataset.up, words));
 connect();
