@@ -1,11 +1,12 @@
 """A publisher, the page's server beside it, and a real browser."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import trustme
+from playwright.sync_api import Browser, sync_playwright
 
 from stream.pubsub.publisher import Publisher
 from stream.web.config import WebConfig
@@ -26,25 +27,29 @@ def link(publisher: Publisher) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator:
+def start_browser() -> Iterator[Callable[..., Browser]]:
+    """Starts Debian's chromium, with further arguments."""
     CHROMIUM.skip_if_missing()
-    from playwright.sync_api import sync_playwright
-
+    quiet = (
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+    )
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"),
-            args=[
-                "--no-sandbox",
-                "--disable-gpu",
-                "--disable-quic",
-                "--no-first-run",
-                "--disable-background-networking",
-                "--disable-component-update",
-                "--disable-sync",
-            ],
+        yield lambda *arguments: playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=[*quiet, *arguments]
         )
-        yield browser
-        browser.close()
+
+
+@pytest.fixture(scope="session")
+def browser(start_browser: Callable[..., Browser]) -> Iterator[Browser]:
+    browser = start_browser()
+    yield browser
+    browser.close()
 
 
 @pytest.fixture

@@ -1,19 +1,18 @@
 """A browser's camera and microphone, made of files, through WebRTC to the pipeline."""
 
 import json
-import shutil
 import threading
 import urllib.error
 import urllib.request
 import wave
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, expect
 
 from stream.pubsub.messages import Label, Status
 from stream.pubsub.publisher import Publisher
@@ -24,7 +23,6 @@ from stream.web.serve import serving
 from tests.stream.live_rig import live
 from tests.stream.rigs import until
 from tests.stream.web.test_server import get
-from tests.system_packages import CHROMIUM
 
 PERIOD_S = 2.0  # a flash and a beep begin together every so often
 
@@ -53,26 +51,19 @@ def fake_devices(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.fixture
-def visitor_browser(fake_devices: tuple[Path, Path]) -> Iterator[Browser]:
-    CHROMIUM.skip_if_missing()
+def visitor_browser(
+    fake_devices: tuple[Path, Path], start_browser: Callable[..., Browser]
+) -> Iterator[Browser]:
     video, sound = fake_devices
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"),
-            args=[
-                "--no-sandbox",
-                "--disable-gpu",
-                "--no-first-run",
-                "--disable-background-networking",
-                "--autoplay-policy=no-user-gesture-required",
-                "--use-fake-ui-for-media-stream",
-                "--use-fake-device-for-media-stream",
-                f"--use-file-for-fake-video-capture={video}",
-                f"--use-file-for-fake-audio-capture={sound}",
-            ],
-        )
-        yield browser
-        browser.close()
+    browser = start_browser(
+        "--autoplay-policy=no-user-gesture-required",
+        "--use-fake-ui-for-media-stream",
+        "--use-fake-device-for-media-stream",
+        f"--use-file-for-fake-video-capture={video}",
+        f"--use-file-for-fake-audio-capture={sound}",
+    )
+    yield browser
+    browser.close()
 
 
 # A camera and a microphone that flash and beep at once: files begin when Chromium likes, each by itself.
