@@ -24,6 +24,7 @@ def fill(folder: Path, files: list[Block]) -> None:
             Video(duration_s=4.6, fps=10, size=(64, 48)),
             Audio(duration_s=4.6, rate_hz=16_000, sound=noise()),
         )
+    _clip(folder / "recordings" / "day1" / "a.mp4")
     for block in files:
         path = folder / block.title
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -166,10 +166,10 @@ class Recognizer:
 
     @torch.inference_mode()
     def recognize(self, windows: Sequence[MediaWindow]) -> list[Recognition]:
-        """Score the labels of each window; windows of several sources share every network's pass.
+        """Score the labels of each window; all of them share every network's pass.
 
         Args:
-            windows: At most one of each source.
+            windows: Of any sources; several of one source oldest first.
         """
         if not windows:
             return []

@@ -89,10 +89,8 @@ class StreamingEncoder:
         """Tokens of each window; all networks run once, on what is new in any of them.
 
         Args:
-            windows: At most one of each source.
+            windows: Of any sources; several of one source oldest first.
         """
-        if len({window.source for window in windows}) != len(windows):
-            raise InputError("streaming encoder: two windows of one source in one call.")
         self._encode_frames(windows)
         self._join_pairs(windows)
         audio = self._encode_audio(windows)
@@ -103,6 +101,7 @@ class StreamingEncoder:
                 joined = self._caches[window.source].joined
                 visual = torch.cat([joined[pair] for pair in _pairs(window)])
             out.append(MediaTokens(visual, audio_tokens))
+        for window in {window.source: window for window in windows}.values():
             self._trim(window)
         return out
 
@@ -129,10 +128,11 @@ class StreamingEncoder:
 
     def _join_pairs(self, windows: Sequence[MediaWindow]) -> None:
         new = [
-            (window.source, pair)
-            for window in windows
-            for pair in dict.fromkeys(_pairs(window))
-            if pair not in self._caches[window.source].joined
+            (source, pair)
+            for source, pair in dict.fromkeys(
+                (w.source, pair) for w in windows for pair in _pairs(w)
+            )
+            if pair not in self._caches[source].joined
         ]
         if not new:
             return

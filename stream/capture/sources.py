@@ -81,7 +81,7 @@ def parse_sources(
                 f"--source {shown}: there is no such file; give a file, a URL, or NAME=FILE."
             )
         location = _without_spaces(location)
-        source_name = given or _name_of(location, out)
+        source_name = given or name_of(location, out)
         out.append(MediaSource(name=source_name, location=location, audio_track=audio_track))
     if not sources or video is not None or audio is not None:
         camera = _device(video, default="0")
@@ -113,7 +113,7 @@ def _without_spaces(location: str) -> str:
     return re.sub(r"\s", lambda space: quote(space[0]), location) if is_url(location) else location
 
 
-def _name_of(location: str, taken: Sequence[Source]) -> str:
+def name_of(location: str, taken: Sequence[Source] = ()) -> str:
     """A source name from a file name or URL that no source has yet."""
     stem = Path(location.split("?")[0].rstrip("/")).stem if not is_url(location) else "url"
     base = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-")[:28] or "source"

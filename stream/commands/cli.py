@@ -121,6 +121,26 @@ def _parser() -> argparse.ArgumentParser:
     _add_model(infer)
     _add_windows(infer)
 
+    annotate = command("annotate", _annotate, "label files and folders as fast as the model goes")
+    annotate.add_argument("paths", nargs="+", metavar="PATH", help="files, folders, globs")
+    annotate.add_argument("--out", required=True, metavar="DIR", help="goes on if it was begun")
+    annotate.add_argument("--jobs", type=int, default=1, metavar="N", help="worker processes")
+    annotate.add_argument(
+        "--format",
+        default="jsonl",
+        metavar="A,B,…",
+        help="of each file jsonl, csv, eaf (ELAN), textgrid (Praat), png; parquet of the summary",
+    )
+    annotate.add_argument("--plot", action="store_true", help="as png in --format")
+    annotate.add_argument(
+        "--reasons",
+        default="changes",
+        choices=("every", "changes", "none"),
+        help="explain changes of the rolling label, also every --reason-every-s, or nothing",
+    )
+    _add_model(annotate)
+    _add_windows(annotate)
+
     demo = command("demo", _demo, "show the whole pipeline on a bundled clip, without any device")
     demo.add_argument("--web", action="store_true", help="in a browser instead of the terminal")
 
@@ -303,6 +323,22 @@ def _infer(options: argparse.Namespace) -> None:
     for problem in stats.problems:
         print(f"{options.file}: {problem}", file=sys.stderr)
     print(f"{count} label{'s' * (count != 1)} written to {options.out}", file=sys.stderr)
+
+
+def _annotate(options: argparse.Namespace) -> int:
+    from stream.annotate.run import command
+    from stream.annotate.settings import Settings
+
+    model = _model_config(options)
+    formats = [*options.format.split(","), *(["png"] if options.plot else [])]
+    settings = Settings(
+        model=model,
+        inference=_inference_config(options, model.name),
+        reasons=options.reasons,
+        formats=tuple(dict.fromkeys(formats)),
+    )
+    with _interrupted_by_signals():
+        return command(options.paths, options.out, settings, options.jobs)
 
 
 def _model_config(options: argparse.Namespace) -> ModelConfig:
