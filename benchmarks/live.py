@@ -152,6 +152,7 @@ def measure(options: argparse.Namespace, clip: Path) -> dict[str, Any]:
         "-m",
         "stream.commands.cli",
         "run",
+        "--people=0",  # most of its pictures are patterns
         "--bind",
         "tcp://127.0.0.1:*",
     ]

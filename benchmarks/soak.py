@@ -88,6 +88,7 @@ class Pipeline:
             "-m",
             "stream.commands.cli",
             "run",
+            "--people=0",  # most of its pictures are patterns
             "--bind",
             "tcp://127.0.0.1:*",
         ]

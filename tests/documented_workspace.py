@@ -2,10 +2,15 @@
 
 import json
 import shutil
+from importlib import resources
 from pathlib import Path
 
+import numpy as np
+
+from emostream.media import SAMPLE_RATE_HZ, iter_frames, read_audio
 from tests.documents import Block
 from tests.media_factory import Audio, Video, noise, write_media
+from training.synth.media import write_mp4
 
 CLIPS_S = 1.0
 RAVDESS_EMOTIONS = ("03", "04", "05")
@@ -18,12 +23,10 @@ def fill(folder: Path, files: list[Block]) -> None:
         folder: The reader's working directory.
         files: Titled blocks, which the documents tell the reader to write.
     """
-    for name in ("clip.mp4", "other.mp4"):
-        write_media(
-            folder / name,
-            Video(duration_s=4.6, fps=10, size=(64, 48)),
-            Audio(duration_s=4.6, rate_hz=16_000, sound=noise()),
-        )
+    demo = Path(str(resources.files("stream") / "assets" / "demo.mp4"))
+    frames = np.stack([f.rgb for f in iter_frames(demo) if 1 <= f.time_s < 5.6])
+    for name in ("clip.mp4", "other.mp4"):  # somebody who speaks
+        write_mp4(folder / name, frames, read_audio(demo, 1, 5.6).pcm, 12.5, SAMPLE_RATE_HZ)
     _clip(folder / "recordings" / "day1" / "a.mp4")
     for block in files:
         path = folder / block.title

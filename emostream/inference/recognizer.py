@@ -75,6 +75,7 @@ class Recognizer:
         slots: As given.
         runs_on: What runs the encoders, for people.
         most_samples: Sound that the model hears at a time, 16 kHz samples; of more, the newest.
+        config: The model's.
     """
 
     def __init__(
@@ -111,6 +112,7 @@ class Recognizer:
         self._on_gpu = model.device.type == "cuda"
         self.slots = slots
         self.most_samples = processor.context_samples()
+        self.config = model.config
 
     @torch.inference_mode()
     def warm_up(self, *, num_frames: int, audio_samples: int, sources: int = 1) -> None:

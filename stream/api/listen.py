@@ -93,6 +93,7 @@ def listen(
     labels: Sequence[str] | None = None,
     window_s: float = 4.0,
     hop_steps: int = 1,
+    people: int = 1,
     reason_every_s: float = 5.0,
     engines: Location | None = None,
 ) -> Listening:
@@ -120,6 +121,7 @@ def listen(
         labels: Label list instead of the seven.
         window_s: Seconds that a label looks back on.
         hop_steps: Steps, of an eighth of a window, from label to label.
+        people: 1: look for the person in front, and leave out what nobody is in; 0: judge whatever is there.
         reason_every_s: Seconds between explanations; 0 for none.
         engines: Export directory whose graphs run the encoders.
 
@@ -140,6 +142,7 @@ def listen(
         "labels": None if labels is None else ",".join(labels),
         "window-s": window_s,
         "hop-steps": hop_steps,
+        "people": people,
         "reason-every-s": reason_every_s,
         "engines": None if engines is None else Path(engines),
     }

@@ -64,6 +64,7 @@ def recognize(
     labels: Sequence[str] | None = None,
     window_s: float = 4.0,
     hop_steps: int = 1,
+    people: int = 1,
     reason_every_s: float = 5.0,
     engines: str | os.PathLike[str] | None = None,
 ) -> list[Label | Reasoning]:
@@ -82,6 +83,7 @@ def recognize(
         labels: Label list instead of the seven.
         window_s: Seconds that a label looks back on.
         hop_steps: Steps, of an eighth of a window, from label to label.
+        people: 1: look for the person in front, and leave out what nobody is in; 0: judge whatever is there.
         reason_every_s: Seconds between explanations; 0 for none.
         engines: Export directory whose graphs run the encoders.
 
@@ -115,6 +117,7 @@ def recognize(
     inference = InferenceConfig(
         window_s=window_s,
         hop_steps=hop_steps,
+        people=people,
         reason_every_s=reason_every_s,
         model_name=model_name,
     )

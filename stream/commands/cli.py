@@ -78,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_sources(run)
     _add_model(run)
     _add_windows(run)
+    _add_people(run)
     run.add_argument(
         "--engines",
         type=Path,
@@ -120,6 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     infer.add_argument("--name", metavar="SOURCE", help="source name in the messages")
     _add_model(infer)
     _add_windows(infer)
+    _add_people(infer)
 
     annotate = command("annotate", _annotate, "label files and folders as fast as the model goes")
     annotate.add_argument("paths", nargs="+", metavar="PATH", help="files, folders, globs")
@@ -252,6 +254,16 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_people(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--people",
+        type=int,
+        default=1,
+        choices=(0, 1),
+        help="1: the person in front; 0: look for nobody and judge whatever is there",
+    )
+
+
 def _add_windows(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--window-s", type=float, default=4.0)
     parser.add_argument("--hop-steps", type=int, default=1)
@@ -359,6 +371,7 @@ def _inference_config(options: argparse.Namespace, model_name: str) -> Inference
         window_s=options.window_s,
         hop_steps=options.hop_steps,
         reason_every_s=options.reason_every_s,
+        people=getattr(options, "people", 0),
         model_name=model_name,
     )
 

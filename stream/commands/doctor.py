@@ -11,6 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from emostream.errors import DeviceError
+from emostream.people.weights import FACES, SPEECH
 from stream.commands.doctor_environment import (
     Check,
     check_gpu,
@@ -142,13 +143,15 @@ def check_model() -> Check:
     """The model and the clip that ship in the package."""
     assets = {
         "the tiny model": files("emostream").joinpath("assets", "tiny", "config.json"),
+        "the face detector": files("emostream").joinpath("assets", "people", FACES.name),
+        "the speech detector": files("emostream").joinpath("assets", "people", SPEECH.name),
         "the clip of `emostream demo`": files("stream").joinpath("assets", "demo.mp4"),
     }
     missing = [what for what, file in assets.items() if not file.is_file()]
     if missing:
         detail = f"missing: {' and '.join(missing)}"
         return Check(name="model", outcome="fail", detail=detail, remedy="install emostream again")
-    return Check(name="model", outcome="ok", detail=f"{' and '.join(assets)} are there")
+    return Check(name="model", outcome="ok", detail=f"{', '.join(assets)} are there")
 
 
 def check_engines(folder: Path | None = None) -> Check:

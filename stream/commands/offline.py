@@ -24,7 +24,9 @@ from stream.commands.file_windows import file_windows
 from stream.pubsub.messages import Label, Latency, encode
 from stream.pubsub.messages import Window as Stretch
 from stream.pubsub.recording import RecordingError
+from stream.windows.attendance import Attendant
 from stream.windows.config import InferenceConfig
+from stream.windows.presence_fields import NOBODY, presence_fields
 from stream.windows.smoothing import Rolling
 
 SESSION = "infer"
@@ -67,9 +69,16 @@ def infer(
         stats=stats,
     )
     seq = 0
+    attendant = Attendant(model.config) if config.people else None
+    nobody, found = 0, None
     for window in windows:
         if window.lost:
             continue
+        if attendant is not None:
+            window, found = attendant.attend(window)
+            if window.lost:
+                nobody += 1
+                continue
         begun_s = time.perf_counter()
         frames = [frame.rgb for frame in window.frames]
         scores = _scores(model, processor, labels, frames, window.pcm)
@@ -94,9 +103,12 @@ def infer(
                 capture=0.0, queue=0.0, encode=0.0, prefill=spent_ms, decode=0.0, total=spent_ms
             ),
             model=config.model_name,
+            **presence_fields(found),
         )
         seq += 1
-    if seq == 0:
+    if nobody:
+        stats.note(f"no label for {nobody} window{'s' * (nobody != 1)}: {NOBODY}")
+    elif seq == 0:
         stats.note("of every window, more than half of the picture and of the sound is missing")
 
 

@@ -67,7 +67,9 @@ class _Checked(Struct, frozen=True, kw_only=True):
             if field.name in ("session", "published_s") and not value:
                 continue  # not stamped yet
             where = f"{type(self).__name__}.{field.name}"
-            numbers = value.values() if isinstance(value, dict) else (value,)
+            numbers = value if isinstance(value, tuple) else (value,)
+            if isinstance(value, dict):
+                numbers = tuple(value.values())
             if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
                 raise MessageError(f"{where} must be finite; got {value!r:.100}")
             if isinstance(value, float):
@@ -125,6 +127,32 @@ class Modalities(_Checked, frozen=True, kw_only=True):
 
     video: Presence
     audio: Presence
+
+
+class Face(_Checked, frozen=True, kw_only=True):
+    """A face in the picture.
+
+    Attributes:
+        box: Left, top, width and height, in parts of the picture's width and height; it may reach over the edge.
+        confidence: The detector's, when the face was last seen.
+        track: Number that holds while somebody stays, anonymous; who comes back after a while gets a new one.
+    """
+
+    box: tuple[float, float, NonNegative, NonNegative]
+    confidence: Probability
+    track: Count
+
+
+class Absent(_Checked, frozen=True, kw_only=True):
+    """Why a modality was left out though it was captured; null where it was not left out.
+
+    Attributes:
+        video: nobody visible, or face too small.
+        audio: nobody speaking.
+    """
+
+    video: str | None = None
+    audio: str | None = None
 
 
 class Dropped(_Checked, frozen=True, kw_only=True):
@@ -218,6 +246,10 @@ class Label(_Envelope, frozen=True, kw_only=True):
         latency_ms: Milliseconds by stage. capture, queue and total may be slightly negative when
             capture runs on another host, by the uncertainty of the clock offset.
         model: Name of the model that judged.
+        people: How many people are visible at the window's end; null where nobody looked.
+        face: Whose emotion it is; null if not visible.
+        speech_ratio: Share of the window in which somebody speaks; null where nobody listened.
+        absent: Why a modality was left out though it was captured; null where nobody looked.
     """
 
     topic: Annotated[str, Meta(pattern=rf"^emotion\.{SOURCE_PATTERN}\.label$")] = ""
@@ -232,6 +264,10 @@ class Label(_Envelope, frozen=True, kw_only=True):
     dropped: Dropped
     latency_ms: Latency
     model: str
+    people: Count | None = None
+    face: Face | None = None
+    speech_ratio: Probability | None = None
+    absent: Absent | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -284,6 +320,10 @@ class Status(_Envelope, frozen=True, kw_only=True):
         skipped: Windows skipped in this session because inference was slower than the hop.
         restarts: How often capture was restarted in this session.
         uptime_s: Seconds since the session began.
+        people: How many people are visible at the newest window's end; null where nobody looked.
+        face: The one who is judged; null if not visible.
+        speech_ratio: Share of the newest window in which somebody speaks; null where nobody listened.
+        absent: Why a modality is left out though it is captured; null where nobody looked.
     """
 
     topic: Annotated[str, Meta(pattern=rf"^status\.{SOURCE_PATTERN}$")] = ""
@@ -294,6 +334,10 @@ class Status(_Envelope, frozen=True, kw_only=True):
     skipped: Count
     restarts: Count
     uptime_s: NonNegative
+    people: Count | None = None
+    face: Face | None = None
+    speech_ratio: Probability | None = None
+    absent: Absent | None = None
 
 
 Event = Label | Reasoning | Status

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from stream.pubsub import messages
 from stream.pubsub.messages import Label, Latency, Reasoning, Smoothed
+from stream.windows.presence_fields import presence_fields
 from stream.windows.source_state import SourceState
 from stream.windows.window import Window
 
@@ -52,6 +53,7 @@ def label_message(
     ready_s: float,
     begun_s: float,
     now_s: float,
+    looked_s: float = 0.0,
 ) -> Label:
     """The label of a window.
 
@@ -62,8 +64,9 @@ def label_message(
         smoothed: The rolling label with this window.
         model: Name in the message.
         ready_s: `perf_counter` time at which the window could have been taken.
-        begun_s: Likewise, at which the model began.
+        begun_s: Likewise, at which its work began.
         now_s: Likewise, at which the message is sent.
+        looked_s: Seconds for which people were looked for.
     """
     captured_s, timing = capture_time_s(state, window, ready_s), recognition.timing
     return Label(
@@ -82,12 +85,13 @@ def label_message(
         latency_ms=Latency(
             capture=1e3 * (ready_s - captured_s),
             queue=1e3 * (begun_s - ready_s),
-            encode=1e3 * timing.encode_s,
+            encode=1e3 * (looked_s + timing.encode_s),
             prefill=1e3 * timing.prefill_s,
             decode=1e3 * timing.decode_s,
             total=1e3 * (now_s - captured_s),
         ),
         model=model,
+        **presence_fields(state.attendance),
     )
 
 

@@ -22,6 +22,7 @@ from stream.serve.compose import Explained, capture_time_s, label_message, reaso
 from stream.transport.protocol import PCM_RATE_HZ, Clock, Modality
 from stream.transport.receiver import Receiver
 from stream.windows.config import InferenceConfig
+from stream.windows.presence_fields import NOBODY
 from stream.windows.sorting import Sorter
 from stream.windows.source_state import SourceState
 from stream.windows.window import Window
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from emostream.inference.reasoning import ReasoningStep
     from emostream.inference.recognizer import Recognition, Recognizer
     from emostream.inference.streaming import MediaWindow
+    from stream.windows.attendance import Attendant
 
 POLL_MS = 100
 STATUS_EVERY_S = 1.0
@@ -80,6 +82,7 @@ class InferenceLoop:
         self._failure: BaseException | None = None
         self._restarts: Callable[[str], int] = lambda name: 0
         self._explained: dict[str, Explained] = {}
+        self._attendants: dict[str, Attendant] = {}
         self._status_due_s = 0.0
         self._sorter = Sorter(config, sources, dynamic)
         self._states = self._sorter.states
@@ -181,6 +184,9 @@ class InferenceLoop:
             audio_samples=round(self._config.window_s * PCM_RATE_HZ),
             sources=max(1, len(self._states)),
         )
+        if self._config.people:
+            for name in self._states:
+                self._new_attendant(name)
 
     def _go_live(self) -> None:
         with self._lock:
@@ -246,18 +252,22 @@ class InferenceLoop:
 
     def _label(self, windows: list[tuple[SourceState, Window, float]]) -> None:
         for state, window, _ in windows:
-            self._note_presence(state, window)
             if window.frames and self._publisher.preview_wanted(state.name):
                 newest = window.frames[-1]
                 self._publisher.publish_preview(state.name, newest.time_s, newest.rgb)
-        seen = [entry for entry in windows if not entry[1].lost]
+        begun_s = time.perf_counter()
+        with self._interruptible():
+            attended = [(state, self._attend(state, window), at) for state, window, at in windows]
+        looked_s = time.perf_counter() - begun_s
+        for (state, window, _), (_, left, _) in zip(windows, attended, strict=True):
+            self._note_presence(state, window, nobody=left.lost and not window.lost)
+        seen = [entry for entry in attended if not entry[1].lost]
         if not seen:
             return
-        begun_s = time.perf_counter()
         with self._interruptible():
             recognized = self._recognizer.recognize([media_window(w) for _, w, _ in seen])
         for (state, window, ready_s), recognition in zip(seen, recognized, strict=True):
-            label = self._publish_label(state, window, recognition, ready_s, begun_s)
+            label = self._publish_label(state, window, recognition, ready_s, begun_s, looked_s)
             if self._reasoning_due(state):
                 self._recognizer.start_reasoning(recognition)
                 captured_s = capture_time_s(state, window, ready_s)
@@ -265,15 +275,29 @@ class InferenceLoop:
                 state.reasoned_at_s = window.end_s
                 state.reasoned_label = state.smoothed_label
 
-    def _note_presence(self, state: SourceState, window: Window) -> None:
-        missing = {
-            name: presence
+    def _attend(self, state: SourceState, window: Window) -> Window:
+        """The window without what nobody is in; the source's messages say who is there."""
+        if not self._config.people:
+            return window
+        if state.name not in self._attendants:
+            self._new_attendant(state.name)
+        attended, state.attendance = self._attendants[state.name].attend(window)
+        return attended
+
+    def _new_attendant(self, source: str) -> None:
+        from stream.windows.attendance import Attendant
+
+        self._attendants[source] = Attendant(self._recognizer.config)
+
+    def _note_presence(self, state: SourceState, window: Window, *, nobody: bool) -> None:
+        impaired = [
+            f"{name} {presence}"
             for name in ("video", "audio")
             if (presence := getattr(window.modalities, name)) != "ok"
-        }
+        ]
         state.position_s = window.end_s
-        state.state = "lost" if window.lost else "degraded" if missing else "live"
-        state.detail = ", ".join(f"{name} {presence}" for name, presence in missing.items())
+        state.state = "lost" if window.lost else "degraded" if impaired else "live"
+        state.detail = ", ".join(impaired + [NOBODY] * nobody)
         with self._lock:  # the receiving thread may be adding what the status is made of
             news = self._news(state)
         self._publish_all(news)
@@ -285,6 +309,7 @@ class InferenceLoop:
         recognition: Recognition,
         ready_s: float,
         begun_s: float,
+        looked_s: float,
     ) -> Label:
         now_s = time.perf_counter()
         smoothed = state.rolling.update(window.end_s, recognition.scores)
@@ -296,6 +321,7 @@ class InferenceLoop:
             model=self._config.model_name,
             ready_s=ready_s,
             begun_s=begun_s,
+            looked_s=looked_s,
             now_s=now_s,
         )
         self._publisher.publish(label)
@@ -373,7 +399,7 @@ def media_window(window: Window) -> MediaWindow:
 
     return MediaWindow(
         source=window.source,
-        keys=tuple(frame.key for frame in window.frames),
+        keys=tuple((frame.key, frame.whose) for frame in window.frames),
         frames=tuple(np.asarray(frame.rgb) for frame in window.frames),
         audio=window.pcm,
     )

@@ -17,6 +17,8 @@ class InferenceConfig:
             one too.
         smoothing_s: Time constant of the rolling label.
         hysteresis: Lead in probability that a new rolling label needs.
+        people: 1: look for the person in front, and leave out of a window what nobody is in; 0: every window is judged
+            as it is.
         model_name: As published in every label.
     """
 
@@ -26,6 +28,7 @@ class InferenceConfig:
     reason_every_s: float = 5.0
     smoothing_s: float = 1.0
     hysteresis: float = 0.1
+    people: int = 0
     model_name: str = "tiny"
 
     def __post_init__(self) -> None:
@@ -34,6 +37,8 @@ class InferenceConfig:
                 f"run: window of {self.window_s} s, {self.num_frames} frames, hop of {self.hop_steps} steps; "
                 "all must be above 0."
             )
+        if self.people not in (0, 1):
+            raise ConfigError(f"run: --people is {self.people}; wanted 1, or 0 to look for nobody.")
         if self.reason_every_s < 0:
             raise ConfigError(
                 f"run: --reason-every-s is {self.reason_every_s}; wanted 0 (off) or more."

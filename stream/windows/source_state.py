@@ -3,12 +3,17 @@
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from stream.pubsub.messages import State, Status
 from stream.transport.protocol import Clock, Modality
+from stream.windows.presence_fields import presence_fields
 from stream.windows.smoothing import Rolling
 from stream.windows.window import Window
 from stream.windows.windower import Windower
+
+if TYPE_CHECKING:
+    from emostream.people.presence import Attendance
 
 RATE_OVER_S = 5.0  # window of the frame and hop rates in the status
 
@@ -73,6 +78,7 @@ class SourceState:
         answers: Reasoned answers that were finished.
         agreements: Those of them that named the label of the same window.
         labels: Label messages so far.
+        attendance: Who is there in the newest window; None where nobody looks.
     """
 
     name: str
@@ -102,6 +108,7 @@ class SourceState:
     answers: int = 0
     agreements: int = 0
     labels: int = 0
+    attendance: "Attendance | None" = None
 
     @property
     def finished(self) -> bool:
@@ -188,4 +195,5 @@ class SourceState:
             skipped=0 if self.windower is None else self.windower.skipped,
             restarts=self.restarts(process_restarts),
             uptime_s=now_s - self.began_s,
+            **presence_fields(self.attendance),
         )

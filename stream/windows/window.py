@@ -18,16 +18,19 @@ class GridFrame:
     """The frame of one grid point.
 
     Attributes:
-        key: grid index of the frame itself; the same key is the same picture, so that what was computed for it holds.
+        key: grid index of the frame itself.
         time_s: when it was captured.
         rgb: uint8 (H, W, 3) RGB, read-only by convention.
         repeated: the grid point had no frame of its own and this one stands in.
+        whose: number of the person whose face was cut out of it; None if it is whole. The same key and `whose` are the
+            same picture, so that what was computed for it holds.
     """
 
     key: int
     time_s: float
     rgb: NDArray[np.uint8]
     repeated: bool
+    whose: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,6 +14,8 @@ from pathlib import Path
 from stream.pubsub.client import EmotionClient, ReceiveTimeout
 from stream.pubsub.messages import Event, Label, Reasoning, Status
 
+# Most of what is streamed here shows patterns and tones; where there are people, a later --people 1 has the last word.
+NOBODY = ("--people", "0")
 DEADLINE_S = 90.0  # a loaded machine may be slow; nothing here waits longer than it must
 
 
@@ -30,7 +32,7 @@ class Live:
         environment: Mapping[str, str] | None = None,
         verbose: bool = False,
     ):
-        main = ["--verbose"] * verbose + ["run"]
+        main = ["--verbose"] * verbose + ["run", *NOBODY]
         command = [sys.executable, "-P", "-m", "stream.commands.cli", *main, *arguments]
         self.process = subprocess.Popen(
             command,
@@ -141,6 +143,8 @@ def live(
 
 def run_command(*arguments: str, **kwargs: object) -> subprocess.CompletedProcess[str]:
     """Run a subcommand to its end."""
+    if arguments[0] in ("run", "infer"):
+        arguments = (arguments[0], *NOBODY, *arguments[1:])
     return subprocess.run(
         [sys.executable, "-P", "-m", "stream.commands.cli", *arguments],
         capture_output=True,

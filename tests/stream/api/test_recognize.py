@@ -42,7 +42,7 @@ def test_a_file_gets_the_labels_of_infer(tmp_path):
     clip, out = short_clip(tmp_path / "a" / "clip.mp4", 1), tmp_path / "reference.jsonl"
     assert run_command("infer", str(clip), "--out", str(out)).returncode == 0
     reference = list(recording.read(out))
-    labels = emostream.recognize(clip, reason_every_s=0)
+    labels = emostream.recognize(clip, reason_every_s=0, people=0)
     assert [label.window for label in labels] == [label.window for label in reference]
     for label, wanted in zip(labels, reference, strict=True):
         assert label.scores == pytest.approx(wanted.scores, abs=1e-4)
@@ -52,9 +52,9 @@ def test_one_recognizer_for_two_files_of_one_name_remembers_nothing_of_the_first
     recognizer = load_recognizer(ModelConfig())
     first = short_clip(tmp_path / "a" / "clip.mp4", 1)
     second = short_clip(tmp_path / "b" / "clip.mp4", 2)
-    alone = emostream.recognize(second, model=recognizer, reason_every_s=0)
-    other = emostream.recognize(first, model=recognizer, reason_every_s=0)
-    again = emostream.recognize(second, model=recognizer, reason_every_s=0)
+    alone = emostream.recognize(second, model=recognizer, reason_every_s=0, people=0)
+    other = emostream.recognize(first, model=recognizer, reason_every_s=0, people=0)
+    again = emostream.recognize(second, model=recognizer, reason_every_s=0, people=0)
     assert [event.topic for event in alone] == ["emotion.clip.label"] * 2
     assert [event.scores for event in again] == [event.scores for event in alone]
     assert [event.scores for event in other] != [event.scores for event in alone]

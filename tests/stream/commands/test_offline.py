@@ -1,21 +1,34 @@
 """The offline reference and the windower with the streaming model say the same of real files."""
 
 import random
+from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from emostream.inference.recognizer import Recognizer
 from emostream.labels import DEFAULT_LABELS
-from emostream.media import MediaReader, MediaStats, TimedFrame, load_clip, short_clip_times
+from emostream.media import (
+    MediaReader,
+    MediaStats,
+    TimedFrame,
+    iter_frames,
+    load_clip,
+    read_audio,
+    short_clip_times,
+)
 from emostream.model.presets import from_preset
 from stream.commands.file_windows import file_windows
 from stream.commands.offline import infer
 from stream.serve.loop import media_window
+from stream.windows.attendance import Attendant
 from stream.windows.config import InferenceConfig
 from stream.windows.windower import Windower
 from tests.media_factory import Audio, Video, noise, truncate, write_media
+from training.synth.media import write_mp4
 
+DEMO = Path(str(files("stream") / "assets" / "demo.mp4"))
 CASES = {
     "both.mp4": (Video(duration_s=7.3), Audio(duration_s=7.3, sound=noise())),
     "slow_video.mp4": (Video(duration_s=6.2, fps=3), None),
@@ -56,6 +69,7 @@ def tiny():
 def streamed(path, model, processor, config, seed):
     """The same file through the live pipeline's windower and model, in pieces of random length."""
     recognizer, out = Recognizer(model, processor), {}
+    attendant = Attendant(model.config) if config.people else None
     generator = random.Random(seed)
     with MediaReader(path, chunk_s=generator.uniform(0.01, 0.7)) as reader:
         streams = [name for name in ("video", "audio") if getattr(reader.info, name) is not None]
@@ -69,6 +83,8 @@ def streamed(path, model, processor, config, seed):
 
         def drain():
             while (window := windower.advance()) is not None:
+                if attendant is not None:
+                    window, _ = attendant.attend(window)
                 if not window.lost:
                     out[window.id] = window, recognizer.recognize([media_window(window)])[0]
 
@@ -194,6 +210,36 @@ def test_a_file_too_thin_for_any_label_says_why(tmp_path, tiny):
     stats = MediaStats()
     assert not list(infer(path, *tiny, InferenceConfig(), DEFAULT_LABELS, source="x", stats=stats))
     assert any("more than half" in problem for problem in stats.problems)
+
+
+@pytest.mark.parametrize("frame_crop", ["whole", "face"])
+def test_streaming_equals_the_offline_reference_where_people_come_and_go(tmp_path, frame_crop):
+    model, processor = from_preset("tiny", seed=1)
+    model.config.frame_crop = frame_crop
+    frames = np.stack([frame.rgb for frame in iter_frames(DEMO)])[: round(9.6 * 12.5)]
+    frames[: round(4.2 * 12.5)] = 90  # an empty room
+    frames[round(8.1 * 12.5) :] = 90
+    pcm = read_audio(DEMO, 0, 9.6).pcm
+    pcm[: round(2.5 * 16_000)] = 0
+    write_mp4(tmp_path / "visit.mp4", frames, pcm, 12.5, 16_000)
+    config = InferenceConfig(people=1)
+    reference = list(
+        infer(tmp_path / "visit.mp4", model, processor, config, DEFAULT_LABELS, source="x")
+    )
+    live = streamed(tmp_path / "visit.mp4", model, processor, config, seed=0)
+    assert [label.window.id for label in reference] == list(live)
+    assert {(label.people, label.modalities.video) for label in reference} == {
+        (0, "missing"),
+        (1, "degraded"),
+        (1, "ok"),
+    }
+    for label in reference:
+        window, recognition = live[label.window.id]
+        assert recognition.scores == pytest.approx(label.scores, abs=1e-4)
+        assert window.modalities == label.modalities
+        assert window.frames_used == label.frames_used
+        assert (label.face is None) == (label.people == 0)
+        assert label.absent.video == (None if label.people else "nobody visible")
 
 
 def test_messages_are_numbered_and_valid(tmp_path, tiny):

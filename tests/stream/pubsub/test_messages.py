@@ -4,10 +4,11 @@ from importlib import resources
 from typing import Any
 
 import jsonschema
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec import Struct, structs
+from msgspec import Struct, defstruct, structs
 
 from stream.pubsub import messages
 from stream.pubsub.messages import (
@@ -101,6 +102,11 @@ BROKEN: list[tuple[messages.Event, dict[str, Any]]] = [
     (reasoning(), {"done": 1}),
     (reasoning(), {"think": None}),
     (reasoning(), {"tokens": "9"}),
+    (label(), {"people": -1}),
+    (label(), {"speech_ratio": 1.2}),
+    (label(), {"absent": {"video": 1}}),
+    (label(), {"face": {"box": [0, 0, 1], "confidence": 0.9, "track": 1}}),
+    (label(), {"face": {"box": [0, 0, -1, 1], "confidence": 0.9, "track": 1}}),
     (status(), {"state": "asleep"}),
     (status(), {"fps_in": -1}),
     (status(), {"uptime_s": None}),
@@ -118,10 +124,38 @@ def test_decoder_and_schema_refuse_the_same(event: messages.Event, change: dict[
         messages.decode_payload(json.dumps(raw).encode())
 
 
+PRESENCE = {
+    "people": 1,
+    "face": messages.Face(box=(0.25, -0.1, 0.5, 0.5), confidence=0.9, track=7),
+    "speech_ratio": 0.4,
+    "absent": messages.Absent(video=None, audio="nobody speaking"),
+}
+
+
+@pytest.mark.parametrize("event", [label(**PRESENCE), status(**PRESENCE)], ids=kind_of)
+def test_who_is_there_is_carried_and_older_messages_lack_it(event: messages.Event) -> None:
+    frames = encode(stamped(event))
+    assert decode(frames) == stamped(event)
+    raw = json.loads(frames[1])
+    older = {name: value for name, value in raw.items() if name not in PRESENCE}
+    validator(kind_of(event)).validate(older)
+    read = messages.decode_payload(json.dumps(older).encode())
+    assert [getattr(read, name) for name in PRESENCE] == [None] * 4
+
+
+@pytest.mark.parametrize("event", [label(**PRESENCE), status(**PRESENCE)], ids=kind_of)
+def test_a_receiver_from_before_presence_reads_every_message(event: messages.Event) -> None:
+    known = [field for field in structs.fields(type(event)) if field.name not in PRESENCE]
+    earlier = defstruct(type(event).__name__, [(field.name, field.type) for field in known])
+    read = msgspec.json.decode(encode(stamped(event))[1], type=earlier)
+    for field in known:
+        assert getattr(read, field.name) == getattr(stamped(event), field.name)
+
+
 @pytest.mark.parametrize("event", [label(), reasoning(), status()], ids=kind_of)
 def test_every_field_is_required(event: messages.Event) -> None:
     raw = json.loads(encode(stamped(event))[1])
-    for name in raw:
+    for name in raw.keys() - PRESENCE.keys():
         less = {key: value for key, value in raw.items() if key != name}
         assert not validator(kind_of(event)).is_valid(less)
         with pytest.raises(MessageError, match=name):

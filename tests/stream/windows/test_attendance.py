@@ -1,0 +1,168 @@
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from emostream.media import iter_frames, read_audio
+from emostream.model.presets import from_preset
+from emostream.sampling import grid_time
+from stream.pubsub.messages import Dropped, Modalities, Presence
+from stream.windows.attendance import Attendant
+from stream.windows.window import GridFrame, Window
+
+DEMO = Path(str(files("stream") / "assets" / "demo.mp4"))
+STEP_S, COUNT = 0.5, 8
+SPEECH = "speech"
+Picture = str | None
+
+
+@pytest.fixture(scope="module")
+def actors() -> dict[str, np.ndarray]:
+    """(120, 160, 3) frames of two actors in a grey room, and of the room."""
+    frames = {round(frame.time_s, 2): frame.rgb for frame in iter_frames(DEMO)}
+    out = {"nobody": np.full((120, 160, 3), 90, np.uint8)}
+    for name, time_s, x in (("she", 1.04, 0), ("he", 8.0, 60)):
+        out[name] = out["nobody"].copy()
+        out[name][20:, x : x + 100] = cv2.resize(frames[time_s], (100, 100))
+    out["he"] = (out["he"] * (0.5, 0.7, 1.0)).astype(np.uint8)  # nobody takes him for her
+    return out
+
+
+@pytest.fixture(scope="module")
+def config():
+    return from_preset("tiny")[0].config
+
+
+@pytest.fixture(scope="module")
+def spoken() -> np.ndarray:
+    return read_audio(DEMO, 0, 12).pcm
+
+
+def windows(actors, pictures: list[str], pcm: np.ndarray | None = None) -> list[Window]:
+    """All windows over grid points that show what `pictures` name; `gap` has no frame of its own."""
+    out = []
+    for k in range(COUNT, len(pictures) + 1):
+        frames = []
+        for j in range(k - COUNT + 1, k + 1):
+            key = max(i for i in range(1, j + 1) if pictures[i - 1] != "gap")
+            rgb = actors[pictures[key - 1]]
+            frames.append(
+                GridFrame(key=key, time_s=grid_time(key, STEP_S), rgb=rgb, repeated=key != j)
+            )
+        end = round(grid_time(k, STEP_S) * 16_000)
+        out.append(
+            Window(
+                source="cam0",
+                id=k,
+                start_s=grid_time(k - COUNT, STEP_S),
+                end_s=grid_time(k, STEP_S),
+                frames=tuple(frames),
+                pcm=None if pcm is None else pcm[end - 64_000 : end],
+                modalities=Modalities(video="ok", audio="missing" if pcm is None else "ok"),
+                frames_used=len({frame.key for frame in frames}),
+                audio_gap_ms=4000.0 if pcm is None else 0.0,
+                av_skew_ms=None if pcm is None else 10.0,
+                newest_capture_s=grid_time(k, STEP_S),
+                dropped=Dropped(frames=0, audio_ms=0.0, windows=0),
+            )
+        )
+    return out
+
+
+def states(attended: list[tuple]) -> list[tuple[Presence, Presence]]:
+    return [(window.modalities.video, window.modalities.audio) for window, _ in attended]
+
+
+def test_who_is_there_all_the_time_changes_nothing(actors, config, spoken):
+    attendant = Attendant(config)
+    for window in windows(actors, ["she"] * 11, spoken):
+        attended, found = attendant.attend(window)
+        assert attended == window
+        assert (found.people, found.face.track) == (1, 1)
+        assert found.speech_ratio > 0.3
+        assert (found.absent.video, found.absent.audio) == (None, None)
+
+
+def test_the_model_is_not_shown_an_empty_room(actors, config):
+    attendant = Attendant(config)
+    shown = ["nobody"] * 8 + ["she"] * 3 + ["nobody"] * 4
+    attended = [attendant.attend(window) for window in windows(actors, shown)]
+    room = actors["nobody"]
+    videos = [video for video, _ in states(attended)]
+    # She comes, is bridged for one frame, and is gone.
+    assert videos == ["missing"] + ["degraded"] * 4 + ["missing"] * 3
+    for window, found in attended:
+        assert not any(np.array_equal(frame.rgb, room) for frame in window.frames)
+        assert window.lost == (found.people == 0)
+        assert len(window.frames) in (0, COUNT)
+    first = attended[1][0]
+    assert [frame.key for frame in first.frames] == [9] * COUNT
+    assert [frame.repeated for frame in first.frames] == [True] * 7 + [False]
+    assert first.frames_used == 1
+
+
+def test_silence_and_noise_are_left_out(actors, config, spoken):
+    hiss = np.random.default_rng(0).normal(0, 0.05, 64_000).astype(np.float32)
+    pcm = np.concatenate((hiss, spoken[:64_000], np.zeros(80_000, np.float32)))
+    attendant = Attendant(config)
+    attended = [attendant.attend(window) for window in windows(actors, ["she"] * 26, pcm)]
+    ratios = [found.speech_ratio for _, found in attended]
+    heard = [window.pcm is not None for window, _ in attended]
+    assert heard == [ratio >= 0.1 for ratio in ratios]
+    assert not heard[0]
+    assert heard[8]
+    assert not heard[-1]
+    assert [found.absent.audio for _, found in attended] == [
+        None if there else "nobody speaking" for there in heard
+    ]
+    assert [window.av_skew_ms is not None for window, _ in attended] == heard
+
+
+def test_a_face_is_cut_out_of_each_frame_once_whatever_the_window(actors, config):
+    face = replace_crop(config, "face")
+    attendant, seen = Attendant(face), {}
+    for window in windows(actors, ["she"] * 14):
+        attended, _ = attendant.attend(window)
+        for frame in attended.frames:
+            assert frame.rgb.shape == (face.vision_config.image_size,) * 2 + (3,)
+            assert np.array_equal(seen.setdefault((frame.key, frame.whose), frame.rgb), frame.rgb)
+
+
+def test_of_two_who_follow_each_other_the_model_sees_the_second_alone(actors, config):
+    attendant = Attendant(replace_crop(config, "face"))
+    shown = ["she"] * 5 + ["nobody"] * 2 + ["he"] * 5
+    attended = [attendant.attend(window) for window in windows(actors, shown)]
+    last, found = attended[-1]
+    assert found.people == 1
+    assert {frame.whose for frame in last.frames} == {found.face.track}
+    assert min(frame.key for frame in last.frames) == 8
+
+
+def replace_crop(config, frame_crop):
+    changed = type(config).from_dict(config.to_dict())
+    changed.frame_crop = frame_crop
+    return changed
+
+
+def test_a_frame_that_came_late_into_a_gap_is_not_looked_at(actors, config):
+    attendant = Attendant(config)
+    shown = ["she"] * 7 + ["gap"] + ["she"] * 2
+    first, second, _ = windows(actors, shown)
+    attendant.attend(first)
+    attendant.attend(second)
+    late = [*second.frames]
+    late[-2] = replace(late[-2], key=8, rgb=actors["nobody"], repeated=False)
+    attended, found = attendant.attend(replace(second, id=10, frames=tuple(late)))
+    assert found.people == 1
+    assert [frame.key for frame in attended.frames][-2:] == [7, 9]
+
+
+def test_sound_too_short_to_be_heard_is_let_through(actors, config):
+    [window] = windows(actors, ["she"] * 8)
+    pcm = np.zeros(300, np.float32)
+    attended, found = Attendant(config).attend(replace(window, pcm=pcm))
+    assert attended.pcm is pcm
+    assert found.speech_ratio is None
