@@ -63,7 +63,7 @@ NOT_RUN = {
     "pip install -e '.[onnx]'": MADE_ELSEWHERE,
     "pip install -e '.[onnx,train]'": MADE_ELSEWHERE,
     "pip install --no-deps .": MADE_ELSEWHERE,
-    "pip install pyzmq": MADE_ELSEWHERE,
+    "pip install pyzmq msgspec": MADE_ELSEWHERE,
     "pip install -e '.[bridges]'": MADE_ELSEWHERE,
     "pip install -e '.[annotate]'": MADE_ELSEWHERE,
     "cd examples && npm install && node subscribe.mjs": "tests/stream/pubsub/test_examples.py",
