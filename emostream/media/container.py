@@ -3,7 +3,7 @@
 import errno
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import av
 import av.error
@@ -22,13 +22,28 @@ if int(av.__version__.partition(".")[0]) < 19:
     _TOLERANT["metadata_errors"] = "replace"
 
 
+class Connection(Protocol):
+    """What a URL gives, where something else than FFmpeg reads it."""
+
+    format: str  # FFmpeg's name of the container
+
+    def read(self, size: int) -> bytes:
+        """At most `size` bytes, as soon as there are any; none at the end."""
+
+    def close(self) -> None:
+        """Close it; the reader does so when it is closed."""
+
+
 def open_container(
     source: str | Path,
     open_timeout_s: float | None = None,
     read_timeout_s: float | None = None,
     options: Mapping[str, str] | None = None,
+    connection: Connection | None = None,
 ) -> Any:
     """Open a file or URL for reading; returns an `av` input container, to be closed.
+
+    Arguments are those of `MediaReader`.
 
     Raises:
         MediaError: It is missing, empty, not media, or the server does not answer.
@@ -47,8 +62,9 @@ def open_container(
     defaults = {"rtsp_transport": "tcp"} if name.lower().startswith("rtsp") else {}
     try:
         container = av.open(
-            name,
+            connection or name,
             "r",
+            format=connection.format if connection else None,
             options={**defaults, **(options or {})},
             timeout=timeout,
             **_TOLERANT,

@@ -73,6 +73,7 @@ class MediaInfo:
         audio: The sound track that was asked for, or the best one with sound in it; None if there is none.
         zero_s: The container's own timestamp of media time 0, seconds; None for a live stream that does not tell: its
             first packet is time 0.
+        recorded: Whether it has an end: a file, or a URL that gives one, rather than a live stream.
     """
 
     path: str
@@ -81,6 +82,12 @@ class MediaInfo:
     video: VideoInfo | None
     audio: AudioInfo | None
     zero_s: float | None
+    recorded: bool
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether it is a single picture."""
+        return self.format == "image2" or self.format.endswith("_pipe")
 
 
 @dataclass(slots=True)

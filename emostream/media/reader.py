@@ -7,6 +7,7 @@ from typing import Any, Self
 import numpy as np
 
 from emostream.errors import MediaError
+from emostream.media.container import Connection
 from emostream.media.frames import TimedFrame, upright_rgb
 from emostream.media.info import BOTH, MediaInfo, MediaStats, Modality
 from emostream.media.interleave import Interleaver
@@ -56,6 +57,7 @@ class MediaReader:
         read_timeout_s: For URLs: how long to wait for data, and so the longest that `interrupt` may take.
         options: Passed to FFmpeg's demuxer and protocol.
         stats: Where to count; a new one if None.
+        connection: What to read in place of FFmpeg's own connection to a URL; closed with the reader.
 
     Attributes:
         info: What the container says, the media clock included.
@@ -85,6 +87,7 @@ class MediaReader:
         read_timeout_s: float = 10.0,
         options: Mapping[str, str] | None = None,
         stats: MediaStats | None = None,
+        connection: Connection | None = None,
     ) -> None:
         self.stats = MediaStats() if stats is None else stats
         self._source = PacketSource(
@@ -96,6 +99,7 @@ class MediaReader:
             read_timeout_s,
             options,
             audio_track=audio_track,
+            connection=connection,
         )
         self.info = self._source.info
         self._start_s = start_s
@@ -159,19 +163,24 @@ class MediaReader:
                 if self._merge.ended(kind):
                     continue
                 for frame in self._source.decode(packet):
-                    yield from (
-                        self._take_video(frame) if kind == "video" else self._take_audio(frame)
-                    )
+                    yield from self._take(kind, frame)
                 if self._merge.all_ended:
                     break
         except MediaError as error:
             failure = error
         if self.interrupted:
             return
+        if failure is not None:
+            for kind in self._source.streams:
+                for frame in self._source.drain(kind):
+                    yield from self._take(kind, frame)
         yield from self._finish()
         if failure is not None:
             raise failure
         self._check_length()
+
+    def _take(self, kind: Modality, frame: Any) -> Iterator[TimedFrame | PcmChunk]:
+        return self._take_video(frame) if kind == "video" else self._take_audio(frame)
 
     def _ready(self) -> Iterator[TimedFrame | PcmChunk]:
         for time_s, event in self._merge.ready():

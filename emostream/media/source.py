@@ -12,10 +12,10 @@ import av
 import av.error
 
 from emostream.errors import MediaError
-from emostream.media.container import open_container
+from emostream.media.container import Connection, open_container
 from emostream.media.frames import DecodingOrder
 from emostream.media.info import BOTH, MediaStats, Modality
-from emostream.media.streams import describe, pick_stream, streams_of
+from emostream.media.streams import UNTIMED_VIDEO, describe, pick_stream, streams_of
 from emostream.sampling import EDGE_S
 from emostream.urls import is_url
 
@@ -24,8 +24,6 @@ from emostream.urls import is_url
 EXACT_SEEK = frozenset(
     ("mov", "matroska", "avi", "mpegts", "ogg", "wav", "w64", "flac", "nut", "aiff", "caf", "flv")
 )
-#: Elementary video streams: nothing in them says when a frame was taken.
-UNTIMED_VIDEO = frozenset(("mpjpeg", "mjpeg", "h264", "hevc", "m4v", "mpegvideo"))
 #: Formats whose files are cut and joined, so that their clock may jump.
 SPLICED = frozenset(("mpegts", "hls", "rtsp", "rtp", "sdp", "flv", "live_flv", "mpeg", "ogg"))
 #: Audio before a range that is decoded and dropped, so that decoders and the resampler have settled by its start.
@@ -64,6 +62,7 @@ class PacketSource:
         options: Mapping[str, str] | None = None,
         *,
         audio_track: int | None = None,
+        connection: Connection | None = None,
     ) -> None:
         if not need or not BOTH.issuperset(need):
             raise ValueError(f"need must be of {set(BOTH)}, found {need!r}")
@@ -71,7 +70,8 @@ class PacketSource:
         self.streams: dict[Modality, Any] = {}
         self._source = source
         self._read_timeout_s = read_timeout_s
-        self._open_args = (source, open_timeout_s, read_timeout_s, options)
+        self._connection = connection
+        self._open_args = (source, open_timeout_s, read_timeout_s, options, connection)
         self._stop = threading.Event()
         # Held while FFmpeg works; re-entrant because a signal handler may close what it interrupted.
         self._native = threading.RLock()
@@ -111,6 +111,8 @@ class PacketSource:
         self._stop.set()
         with self._native:
             self._container.close()
+            if self._connection is not None:
+                self._connection.close()
 
     def modality(self, packet: Any) -> Modality:
         """Which of `streams` a packet belongs to."""

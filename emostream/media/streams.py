@@ -1,6 +1,7 @@
 """Which streams of a container are meant, and what they are."""
 
 import functools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,11 @@ from emostream.media.info import AudioInfo, MediaInfo, Modality, VideoInfo
 from emostream.media.pcm import frame_samples, to_mono
 from emostream.urls import is_url
 
+#: Elementary video streams: nothing in them says when a frame was taken.
+UNTIMED_VIDEO = frozenset(("mpjpeg", "mjpeg", "h264", "hevc", "m4v", "mpegvideo"))
+#: What their servers pace, even if it has an end.
+SERVED_LIVE = frozenset(("rtsp", "sdp", "rtp"))
+LISTS = frozenset(("hls", "dash"))
 #: A sound track whose samples stay below this is silent: dither and noise of codecs do.
 SILENT = 1e-3
 #: How much of a sound track is listened to before it is taken for silent, seconds.
@@ -73,13 +79,26 @@ def describe(container: Any, source: str | Path, audio_track: int | None = None)
     if not ends and container.duration:
         ends = [((container.start_time or 0) + container.duration) / av.time_base]
     audio_start_s = starts.get("audio", origin_s) - origin_s
-    return MediaInfo(
+    info = MediaInfo(
         path=str(source),
         format=container.format.name,
         duration_s=max(0.0, max(ends) - origin_s) if ends else None,
         video=None if video is None else _video(video, starts.get("video", origin_s) - origin_s),
         audio=None if audio is None else _audio(audio, audio_start_s, track, choice),
         zero_s=zero_s,
+        recorded=True,
+    )
+    return replace(info, recorded=_is_recording(container, info)) if is_url(source) else info
+
+
+def _is_recording(container: Any, info: MediaInfo) -> bool:
+    """Whether what a URL gives has an end: its header or its server says how long it is, and it is no live format."""
+    formats = set(info.format.split(","))
+    if formats & SERVED_LIVE or info.is_picture:
+        return False
+    # A list of pieces has a length of its own, and so has what some cameras say of motion JPEG.
+    return info.duration_s is not None or (
+        not formats & (UNTIMED_VIDEO | LISTS) and container.size > 0
     )
 
 

@@ -1,17 +1,13 @@
-"""Cameras, local and network, through OpenCV: a capture process, and the `Camera` class it is made of."""
+"""Cameras: a capture process for one, and the `Camera` class for local ones, through OpenCV."""
 
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from emostream.errors import EmostreamError
-from emostream.urls import hide_secrets
 from stream.capture.camera_driver import (
+    NETWORK_SCHEMES,
     CameraConfig,
     FrameStamps,
     open_capture,
@@ -19,25 +15,15 @@ from stream.capture.camera_driver import (
     to_rgb,
 )
 from stream.capture.device import CaptureDevice, index_or_name, run_device
+from stream.capture.network import NetworkConfig, capture_network
+from stream.capture.picture import CameraFrame, StillPicture
 from stream.capture.process import EXIT_USER_ERROR, capture_parser, run_capture
+from stream.transport.protocol import Modality
 from stream.transport.sender import CaptureLink
 
 QUEUED_FRAMES = 8
 FAILED_GRAB_PAUSE_S = 0.02
 FIRST_PICTURE_S = 5.0  # a camera may take longer to start than later from frame to frame
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CameraFrame:
-    """One picture.
-
-    Attributes:
-        time_s: when it was captured, seconds of `time.perf_counter`; ascends.
-        rgb: uint8 (H, W, 3) RGB, not to be written to.
-    """
-
-    time_s: float
-    rgb: NDArray[np.uint8]
 
 
 class Camera(CaptureDevice[CameraFrame]):
@@ -59,8 +45,8 @@ class Camera(CaptureDevice[CameraFrame]):
         self, config: CameraConfig, *, wanted: Callable[[float], bool] | None = None
     ) -> None:
         super().__init__(
-            name=hide_secrets(f"camera {config.source}"),
-            noun="picture",
+            name=f"camera {config.source}",
+            modalities=("video",),
             lost_after_s=config.lost_after_s,
             queued=QUEUED_FRAMES,
         )
@@ -72,13 +58,10 @@ class Camera(CaptureDevice[CameraFrame]):
     def _captured_s(item: CameraFrame) -> float:
         return item.time_s
 
-    def _problem(self) -> str:
+    def _problem(self, modality: Modality) -> str:
         if self._still.frozen:
-            return (
-                f"{self._name}: the picture has not changed for {self.config.frozen_after_s:g} s; "
-                "it is frozen or covered (a still is accepted with --frozen-after-s 0)"
-            )
-        return super()._problem()
+            return f"{self._name}: {self._still.problem}"
+        return super()._problem(modality)
 
     # The reader thread
 
@@ -99,8 +82,8 @@ class Camera(CaptureDevice[CameraFrame]):
 
     def _drain(self, capture: Any) -> str:
         """Read until the camera is lost, frozen or closed; returns what is wrong with it."""
-        stamps = FrameStamps(capture, self.config)
-        self._heard_s = time.perf_counter()
+        stamps = FrameStamps(capture)
+        self._hear()
         allowed_s = max(self.config.lost_after_s, FIRST_PICTURE_S)
         usable = True
         while not self._closing.is_set():
@@ -114,11 +97,11 @@ class Camera(CaptureDevice[CameraFrame]):
                     if usable:
                         allowed_s = self.config.lost_after_s
                 if usable:
-                    self._heard_s = now_s
+                    self._hear()
             else:
                 self._closing.wait(FAILED_GRAB_PAUSE_S)
-            if now_s - self._heard_s > allowed_s:
-                return self._problem()
+            if self._silent_s("video") > allowed_s:
+                return self._problem("video")
         return "closed"
 
     def _take(self, capture: Any, time_s: float) -> bool:
@@ -130,29 +113,8 @@ class Camera(CaptureDevice[CameraFrame]):
         if self._still.add(picture, time_s):
             return False
         self._backoff.reset()
-        self._publish([CameraFrame(time_s=time_s, rgb=to_rgb(picture))])
+        self._publish("video", [CameraFrame(time_s=time_s, rgb=to_rgb(picture))])
         return True
-
-
-class StillPicture:
-    """Tells a frozen picture: one that repeats to the last bit for `frozen_after_s` and more.
-
-    The last picture is remembered for good, so that a camera which is opened anew and still shows
-    it is still frozen.
-    """
-
-    def __init__(self, frozen_after_s: float) -> None:
-        self._frozen_after_s = frozen_after_s
-        self._last: NDArray[np.uint8] | None = None
-        self._since_s = 0.0
-        self.frozen = False
-
-    def add(self, picture: NDArray[np.uint8], time_s: float) -> bool:
-        """Whether the picture is frozen with this one, captured at `time_s`; it is kept."""
-        if self._last is None or not np.array_equal(picture, self._last):
-            self._last, self._since_s = picture, time_s
-        self.frozen = 0 < self._frozen_after_s <= time_s - self._since_s
-        return self.frozen
 
 
 def capture_camera(link: CaptureLink, config: CameraConfig) -> None:
@@ -163,7 +125,7 @@ def capture_camera(link: CaptureLink, config: CameraConfig) -> None:
         frame = camera.read(timeout_ms)
         link.send_frame(time_s=frame.time_s, rgb=frame.rgb)
 
-    run_device(link, camera, "video", send_next)
+    run_device(link, camera, send_next)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -178,14 +140,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--frozen-after-s", type=float, default=default.frozen_after_s)
     args = parser.parse_args(argv)
 
+    loss = {"lost_after_s": args.lost_after_s, "frozen_after_s": args.frozen_after_s}
+    if str(args.video).startswith(NETWORK_SCHEMES):
+        stream = NetworkConfig(url=args.video, modalities=("video",), **loss)
+        return run_capture(args, lambda link: capture_network(link, stream), modalities=("video",))
     try:
         config = CameraConfig(
-            source=args.video,
-            width=args.width,
-            height=args.height,
-            fps=args.fps,
-            lost_after_s=args.lost_after_s,
-            frozen_after_s=args.frozen_after_s,
+            source=args.video, width=args.width, height=args.height, fps=args.fps, **loss
         )
     except EmostreamError as error:
         print(error, file=sys.stderr)  # noqa: T201  the parent reads it

@@ -11,17 +11,13 @@ from numpy.typing import NDArray
 
 from emostream.errors import ConfigError
 from emostream.urls import hide_secrets
-from stream.transport.clocks import MinimumDelayMap
 
-# Read by OpenCV when it is imported or when it opens a stream; what the user has set stands.
+# Read by OpenCV when it is imported; what the user has set stands.
 ENVIRONMENT = {
     # Media Foundation's hardware transforms take half a minute to open some cameras.
     "OPENCV_VIDEOIO_MSMF_ENABLE_HW_TRANSFORMS": "0",
-    # Without it the frames buffered while a stream is probed, a second of them, come first and come late.
-    "OPENCV_FFMPEG_CAPTURE_OPTIONS": "rtsp_flags;prefer_tcp|fflags;nobuffer|flags;low_delay",
     "OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT": "2",
     "OPENCV_LOG_LEVEL": "ERROR",  # we report what fails ourselves
-    "OPENCV_FFMPEG_LOGLEVEL": "-8",
 }
 NETWORK_SCHEMES = ("http://", "https://", "rtsp://", "rtsps://", "rtmp://", "udp://", "rtp://")
 MAX_DRIVER_AGE_S = 0.5  # an older timestamp is of another clock
@@ -29,17 +25,15 @@ MAX_DRIVER_AGE_S = 0.5  # an older timestamp is of another clock
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CameraConfig:
-    """How to use one camera.
+    """How to use one local camera.
 
     Attributes:
-        source: index of a local camera, its path (`/dev/video0`), or the URL of a network camera.
-        width, height: picture size in pixels that a local camera is asked for; it may choose another.
-        fps: frame rate that a local camera is asked for.
+        source: its index, or its path (`/dev/video0`).
+        width, height: picture size in pixels that it is asked for; it may choose another.
+        fps: frame rate that it is asked for.
         lost_after_s: without a frame for so long, the camera is lost and opened anew.
         frozen_after_s: a picture that repeats to the last bit for so long is frozen; 0 accepts stills. Sensors are
-            noisy, so that a live picture does not repeat; a covered lens, or a scene in which nothing moves seen
-            through a network camera's video codec, may repeat for a few seconds.
-        open_timeout_s: how long a network camera may take to answer.
+            noisy, so that a live picture does not repeat; a covered lens may repeat for a few seconds.
     """
 
     source: int | str = 0
@@ -48,43 +42,32 @@ class CameraConfig:
     fps: float = 30.0
     lost_after_s: float = 2.0
     frozen_after_s: float = 5.0
-    open_timeout_s: float = 8.0
 
     def __post_init__(self) -> None:
         if isinstance(self.source, int):
-            usable = self.source >= 0
+            usable, shown = self.source >= 0, str(self.source)
         else:
-            usable = self.source.startswith((*NETWORK_SCHEMES, "/dev/"))
+            usable, shown = self.source.startswith("/dev/"), repr(hide_secrets(self.source))
         if not usable:
-            shown = hide_secrets(self.source) if isinstance(self.source, str) else self.source
             raise ConfigError(
                 f"camera: wanted an index (0, 1, …) or a URL ({', '.join(NETWORK_SCHEMES)}…), found "
-                f"{shown!r}; see `emostream devices`, and use --source for files"
+                f"{shown}; see `emostream devices`, and use --source for files"
             )
-        if self.lost_after_s <= 0 or self.open_timeout_s <= 0 or self.frozen_after_s < 0:
+        if self.lost_after_s <= 0 or self.frozen_after_s < 0:
             raise ConfigError(
-                "camera: wanted lost_after_s > 0, open_timeout_s > 0 and frozen_after_s >= 0, found "
-                f"{self.lost_after_s:g}, {self.open_timeout_s:g} and {self.frozen_after_s:g}"
+                "camera: wanted lost_after_s > 0 and frozen_after_s >= 0, found "
+                f"{self.lost_after_s:g} and {self.frozen_after_s:g}"
             )
-
-    @property
-    def is_network(self) -> bool:
-        """Whether the camera is reached through a URL."""
-        return isinstance(self.source, str) and self.source.startswith(NETWORK_SCHEMES)
 
 
 class FrameStamps:
     """Capture times of an open camera's frames, by the best clock that its backend offers."""
 
-    def __init__(self, capture: Any, config: CameraConfig) -> None:
+    def __init__(self, capture: Any) -> None:
         import cv2
 
         self._position = lambda: capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
         self._driver_stamps = capture.getBackendName() == "V4L2"
-        # RTP has presentation times; what OpenCV reports for motion JPEG is made up.
-        streamed = config.is_network and str(config.source).startswith(("rtsp", "rtp"))
-        self._delays = MinimumDelayMap() if streamed else None
-        self._position_s = -math.inf
         self._last_s = -math.inf
 
     def next(self, now_s: float) -> float:
@@ -95,11 +78,6 @@ class FrameStamps:
             position_s = self._position()
             if 0.0 <= now_s - position_s <= MAX_DRIVER_AGE_S:
                 time_s = position_s
-        elif self._delays is not None:
-            position_s = self._position()
-            if position_s > self._position_s:
-                time_s = self._delays.update(position_s, now_s)
-            self._position_s = position_s
         self._last_s = max(time_s, self._last_s + 1e-6)
         return self._last_s
 
@@ -117,18 +95,6 @@ def open_capture(config: CameraConfig) -> tuple[Any, str]:
     """Open a `cv2.VideoCapture`; returns it, or None and what is wrong."""
     import cv2
 
-    if config.is_network:
-        parameters = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, round(1000 * config.open_timeout_s)]
-        parameters += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, round(1000 * config.lost_after_s)]
-        parameters += [cv2.CAP_PROP_N_THREADS, 1]  # each decoder thread more delays by a frame
-        capture = cv2.VideoCapture(config.source, cv2.CAP_FFMPEG, parameters)
-        if capture.isOpened():
-            return capture, ""
-        capture.release()
-        return None, (
-            f"{hide_secrets(f'camera {config.source}')}: does not answer, or sends nothing that FFmpeg can decode; "
-            "check the URL, and that the camera can be reached from this host"
-        )
     for backend in _backends():
         capture = cv2.VideoCapture(config.source, backend)
         if capture.isOpened():

@@ -1,4 +1,4 @@
-"""What cameras and microphones have in common: their state, retries, and the loop that reports both."""
+"""What all devices have in common: their state, retries, and the loop that reports both."""
 
 import os
 import sys
@@ -18,6 +18,7 @@ from stream.transport.sender import CaptureLink
 Item = TypeVar("Item")
 
 EXIT_STUCK = 3  # a driver call hangs; only a new process gets rid of it
+NOUNS: dict[Modality, str] = {"video": "picture", "audio": "sound"}
 POLL_MS = 100.0
 STUCK_AFTER_S = 30.0  # longer than any timeout that drivers are given
 CLOSE_WITHIN_S = 10.0
@@ -101,22 +102,25 @@ class CaptureDevice(ABC, Generic[Item]):
 
     Args:
         name: how messages call it.
-        noun: what it delivers, for messages.
-        lost_after_s: without a sign of life (`_heard_s`) for so long it counts as lost.
+        modalities: what it delivers.
+        lost_after_s: without a sign of life (`_hear`) for so long a modality counts as lost.
         queued: how many items wait for `read`.
     """
 
-    def __init__(self, *, name: str, noun: str, lost_after_s: float, queued: int) -> None:
+    def __init__(
+        self, *, name: str, modalities: tuple[Modality, ...], lost_after_s: float, queued: int
+    ) -> None:
+        self.modalities = modalities
         self._name = name
-        self._noun = noun
+        self._noun = " or ".join(NOUNS[modality] for modality in modalities)
         self._lost_after_s = lost_after_s
         self._changed = threading.Condition()
         self._queue: deque[Item] = deque(maxlen=queued)
         self._newest: Item | None = None
-        self._status = DeviceStatus(state="opening")
+        self._status = dict.fromkeys(modalities, DeviceStatus(state="opening"))
         self._failure: Exception | None = None
         self._opened = 0  # times
-        self._heard_s = 0.0  # when the device last showed life
+        self._heard_s = dict.fromkeys(modalities, 0.0)  # when each last showed life
         self._driver = DriverCall()
         self._closing = threading.Event()
         self._backoff = Backoff()
@@ -149,7 +153,7 @@ class CaptureDevice(ABC, Generic[Item]):
             if not self._queue:
                 raise DeviceTimeout(
                     f"{self._name}: no {self._noun} within {timeout_ms:g} ms; "
-                    f"{self._status.detail or 'it is ' + self._status.state}"
+                    f"{self.status().detail or 'it is ' + self.status().state}"
                 )
             return self._queue.popleft()
 
@@ -170,12 +174,14 @@ class CaptureDevice(ABC, Generic[Item]):
             )
         return newest
 
-    def status(self) -> DeviceStatus:
-        """What the device is doing; true to the deadline even while its driver blocks."""
+    def status(self, modality: Modality | None = None) -> DeviceStatus:
+        """What a modality, by default the first, is doing; true to the deadline even while its driver blocks."""
+        modality = modality or self.modalities[0]
         with self._changed:
-            status, silent_s = self._status, time.perf_counter() - self._heard_s
+            status, silent_s = self._status[modality], self._silent_s(modality)
         if status.state == "live" and silent_s > self._lost_after_s:
-            return DeviceStatus(state="lost", detail=self._problem(), restarts=status.restarts)
+            problem = self._problem(modality)
+            return DeviceStatus(state="lost", detail=problem, restarts=status.restarts)
         return status
 
     @property
@@ -193,14 +199,27 @@ class CaptureDevice(ABC, Generic[Item]):
     def _captured_s(item: Item) -> float:
         """When the newest part of an item was captured."""
 
-    def _problem(self) -> str:
-        """Why the device counts as lost; the same words each time, as every change is reported."""
-        return f"{self._name}: no {self._noun} for {self._lost_after_s:g} s"
+    def _problem(self, modality: Modality) -> str:
+        """Why a modality counts as lost; the same words each time, as every change is reported."""
+        return f"{self._name}: no {NOUNS[modality]} for {self._lost_after_s:g} s"
 
-    def _publish(self, items: Sequence[Item], detail: str = "") -> None:
+    def _hear(self, modality: Modality | None = None) -> None:
+        """A modality, by default all, shows life."""
+        now_s = time.perf_counter()
+        for heard in (modality,) if modality else self.modalities:
+            self._heard_s[heard] = now_s
+
+    def _silent_s(self, modality: Modality) -> float:
+        return time.perf_counter() - self._heard_s[modality]
+
+    def _set_status(self, modality: Modality, state: CaptureState, detail: str = "") -> None:
         restarts = max(0, self._opened - 1)
         with self._changed:
-            self._status = DeviceStatus(state="live", detail=detail, restarts=restarts)
+            self._status[modality] = DeviceStatus(state=state, detail=detail, restarts=restarts)
+
+    def _publish(self, modality: Modality, items: Sequence[Item], detail: str = "") -> None:
+        self._set_status(modality, "live", detail)
+        with self._changed:
             self._queue.extend(items)
             if items:
                 self._newest = items[-1]
@@ -209,7 +228,8 @@ class CaptureDevice(ABC, Generic[Item]):
     def _retry(self, problem: str) -> None:
         """Report a loss and wait before the next attempt."""
         with self._changed:
-            self._status = self._status.failed(problem, max(0, self._opened - 1))
+            for modality, status in self._status.items():
+                self._status[modality] = status.failed(problem, max(0, self._opened - 1))
         self._closing.wait(self._backoff.next_s())
 
     def _guarded_run(self) -> None:
@@ -225,7 +245,6 @@ class CaptureDevice(ABC, Generic[Item]):
 def run_device(
     link: CaptureLink,
     device: CaptureDevice[Any],
-    modality: Modality,
     send_next: Callable[[float], None],
 ) -> None:
     """Send what a device delivers, and every change of its state, until the link is stopped.
@@ -236,19 +255,22 @@ def run_device(
     Args:
         link: a link that is ready.
         device: not yet entered.
-        modality: what the device is.
         send_next: given a timeout in milliseconds, waits for the next frame or chunk and sends it,
             or raises `DeviceTimeout`.
     """
-    reported: DeviceStatus | None = None
+    reported: dict[Modality, DeviceStatus] = {}
     with device:
         while not link.stopped:
-            status = device.status()
-            if status != reported:
-                link.send_state(modality, status.state, status.detail, restarts=status.restarts)
-                reported = status
+            for modality in device.modalities:
+                status = device.status(modality)
+                if status != reported.get(modality):
+                    link.send_state(modality, status.state, status.detail, restarts=status.restarts)
+                    reported[modality] = status
             if device.stuck:
-                link.send_state(modality, "lost", "its driver hangs; its process is started anew")
+                for modality in device.modalities:
+                    link.send_state(
+                        modality, "lost", "its driver hangs; its process is started anew"
+                    )
                 link.close()
                 leave(EXIT_STUCK)
             try:

@@ -14,15 +14,31 @@ from emostream.media import (
     probe,
     short_clip_times,
 )
+from emostream.media.container import open_container
+from emostream.media.info import SHORT_S
+from emostream.media.streams import describe
 from emostream.urls import is_url
-from stream.capture.network import LATENESS_S, LOST_AFTER_S, capture_network
-from stream.capture.process import EXIT_USER_ERROR, capture_parser, run_capture
-from stream.transport.protocol import Modality
+from stream.capture.device import Backoff, leave
+from stream.capture.network import (
+    LATENESS_S,
+    LOST_AFTER_S,
+    OPEN_TIMEOUT_S,
+    IsRecording,
+    NetworkConfig,
+    capture_network,
+)
+from stream.capture.process import EXIT_RETRY, EXIT_USER_ERROR, capture_parser, run_capture
+from stream.transport.protocol import CaptureState, Modality
 from stream.transport.sender import CaptureLink
 
 CHUNK_S = 0.02  # in real time; a sample waits for its chunk
 CHUNK_MAX_S = 0.1  # at full speed
 LAG_REPORTED_S = 1.0
+REORDER_S = 60.0  # waiting for the other modality costs nothing
+INDEX_AT_END = (
+    "if its index is at its end, as in an MP4 of a camera or a phone, its server has to answer requests for ranges: "
+    "download it, or move the index with `ffmpeg -i IN -c copy -movflags +faststart OUT.mp4`"
+)
 
 
 class FilePlayer:
@@ -30,7 +46,8 @@ class FilePlayer:
 
     Real time: what is captured at media time t is sent at `epoch + t`, by an absolute schedule that no delay shifts.
     The epoch is told to the inference process, so that a successor of this process goes on with the schedule. At full
-    speed a successor goes on where everything before has been received.
+    speed a successor goes on where everything before has been received. A recording behind a URL is read likewise;
+    when its server fails, it is asked again, and the recording goes on as a successor would go on with it.
 
     Args:
         link: ready, with `clock="media"`.
@@ -63,6 +80,12 @@ class FilePlayer:
         self._times_s: list[float] | None = (
             None  # of the frames to send of a file shorter than a window
         )
+        self._backoff = Backoff()
+        self._reopened = 0  # times
+        self._sent_any = False
+        self._sent_s: dict[Modality, float] = {}  # up to where, media time of this pass
+        self._end_s = 0.0  # of what was sent of this pass
+        self._duration_s: float | None = None
 
     def run(self) -> None:
         """Play to the end, once the inference process is ready; returns early when the link is stopped.
@@ -80,17 +103,47 @@ class FilePlayer:
         if self._loop:
             start_s, self._offset_s = 0.0, _whole_samples(start_s)
         while not link.stopped:
-            with self._open(start_s) as reader:
-                length_s = self._play(reader)
+            reading = False
+            try:
+                with self._open(start_s) as reader:
+                    reading = True
+                    self._play(reader)
+            except MediaError as error:
+                if not is_url(self._location):
+                    raise
+                if reading and not self._sent_any:
+                    raise MediaError(f"{error}; {INDEX_AT_END}") from error
+                if not self._at_end():
+                    start_s = self._ask_again(str(error))
+                    continue
             if not self._loop or link.stopped:
                 break
+            length_s = _whole_samples(self._end_s)
             if length_s <= 0.0:
                 raise MediaError(
                     f"{self._location}: nothing in it can be decoded, let alone in a loop"
                 )
             start_s, self._offset_s = 0.0, self._offset_s + length_s
+            self._end_s = 0.0
+            self._sent_s.clear()
         link.send_end()
         link.wait_stopped()  # said by the inference process when it has received all
+
+    def _at_end(self) -> bool:
+        """Whether all has been read; a server that does not say how much it sends ends with an error."""
+        return self._duration_s is not None and self._end_s > self._duration_s - SHORT_S
+
+    def _ask_again(self, problem: str) -> float:
+        """Report that a server failed, and wait; returns the media time of this pass to go on at."""
+        self._reopened += 1
+        for modality in self._modalities:
+            # At full speed it is waited for, as windows wait for nothing that is lost.
+            state: CaptureState = "lost" if self._realtime else "live"
+            self._link.send_state(modality, state, problem, restarts=self._reopened)
+        self._link.wait_stopped(self._backoff.next_s())
+        if self._realtime:
+            return max(0.0, self._resume_s() - self._offset_s)
+        return min(self._sent_s.get(modality, 0.0) for modality in self._modalities)
 
     def _resume_s(self) -> float:
         """Media time to begin at: 0, unless another process played the file before us."""
@@ -107,31 +160,37 @@ class FilePlayer:
             grid_step_s=None if self._loop or self._times_s else self._link.step_s,
             want=self._times_s.__contains__ if self._times_s else None,
             chunk_s=CHUNK_S if self._realtime else CHUNK_MAX_S,
+            reorder_s=REORDER_S,
         )
 
-    def _play(self, reader: MediaReader) -> float:
-        """Send what a reader gives; returns where it ended, media time of the file in whole samples."""
+    def _play(self, reader: MediaReader) -> None:
+        """Send what a reader gives."""
+        self._duration_s = reader.info.duration_s
         if self._realtime and self._epoch_s is None:
             self._epoch_s = time.perf_counter()
             self._link.send_epoch(self._epoch_s)
         for modality in self._modalities:
-            self._link.send_state(modality, "live")
+            self._link.send_state(modality, "live", restarts=self._reopened)
         if reader.stats.problems:  # of opening: which of several sound tracks is heard
             self._link.send_state(self._modalities[0], "live", "; ".join(reader.stats.problems))
-        end_s = 0.0
         frame_s = 1 / ((reader.info.video and reader.info.video.fps) or 25.0)
         for event in reader:
             # A microphone, too, delivers a chunk when its last sample is there.
             due_s = event.end_s if isinstance(event, PcmChunk) else event.time_s
-            end_s = max(end_s, due_s if isinstance(event, PcmChunk) else due_s + frame_s)
+            shown_s = 0.0 if isinstance(event, PcmChunk) else frame_s
+            self._end_s = max(self._end_s, due_s + shown_s)
             if self._realtime:
                 self._wait_until(due_s)
             if self._link.stopped:
-                return 0.0
+                return
             self._send(event)
+            kind: Modality = "audio" if isinstance(event, PcmChunk) else "video"
+            if due_s > self._sent_s.get(kind, -1.0):
+                self._backoff.reset()
+                self._sent_s[kind] = due_s
+                self._sent_any = True
         if reader.stats.problems:
             self._link.send_state(self._modalities[0], "live", "; ".join(reader.stats.problems))
-        return _whole_samples(end_s)
 
     def _send(self, event: TimedFrame | PcmChunk) -> None:
         if isinstance(event, PcmChunk):
@@ -180,16 +239,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--audio-track", type=int, help="of files with several, from 1")
     parser.add_argument("--lost-after-s", type=float, default=LOST_AFTER_S, help="of URLs")
     args = parser.parse_args(argv)
-    if is_url(args.location):
-        return run_capture(
-            args,
-            lambda link: capture_network(link, args.location, args.lost_after_s),
-            modalities=("video", "audio"),
-            lateness_s=LATENESS_S,
-        )
     realtime = args.pace == "realtime"
     try:
-        modalities = present_modalities(probe(args.location, args.audio_track))
+        info = (
+            _recording(args.location, args.audio_track)
+            if is_url(args.location)
+            else probe(args.location, args.audio_track)
+        )
+        if info is None:
+            return run_capture(
+                args,
+                lambda link: _capture_live(link, args.location, args.lost_after_s),
+                modalities=("video", "audio"),
+                lateness_s=LATENESS_S,
+            )
+        modalities = present_modalities(info)
     except EmostreamError as error:
         print(error, file=sys.stderr)  # noqa: T201  the parent reads it
         return EXIT_USER_ERROR
@@ -205,6 +269,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         ).run()
 
     return run_capture(args, capture, modalities=modalities, clock="media", lossless=not realtime)
+
+
+def _recording(url: str, audio_track: int | None) -> MediaInfo | None:
+    """What a URL gives if it is a recording with an end; None of a live stream, and while it does not answer."""
+    if not url.lower().startswith(("http://", "https://", "ftp://")):
+        return None  # paced by its server
+    try:
+        with open_container(url, OPEN_TIMEOUT_S, OPEN_TIMEOUT_S) as container:
+            info = describe(container, url, audio_track)
+    except MediaError:
+        return None
+    return info if info.recorded else None
+
+
+def _capture_live(link: CaptureLink, url: str, lost_after_s: float) -> None:
+    try:
+        capture_network(link, NetworkConfig(url=url, lost_after_s=lost_after_s))
+    except IsRecording:
+        link.close()
+        leave(EXIT_RETRY)  # it did not answer at first; another process plays it from its beginning
 
 
 def _whole_samples(time_s: float) -> float:

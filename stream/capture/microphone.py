@@ -1,7 +1,6 @@
 """Microphones through PortAudio: a capture process, and the `Microphone` class it is made of."""
 
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -73,7 +72,7 @@ class Microphone(CaptureDevice[SoundChunk]):
     def __init__(self, config: MicrophoneConfig) -> None:
         super().__init__(
             name=f"microphone {'(default)' if config.device is None else config.device}",
-            noun="sound",
+            modalities=("audio",),
             lost_after_s=config.lost_after_s,
             queued=QUEUED_CHUNKS,
         )
@@ -124,22 +123,21 @@ class Microphone(CaptureDevice[SoundChunk]):
                 stream.close(ignore_errors=True)
 
     def _drain(self, inbox: SoundInbox, track: SoundTrack, channels: int) -> str:
-        self._heard_s = time.perf_counter()
+        self._hear()
         allowed_s = max(self.config.lost_after_s, FIRST_SOUND_S)
         silence = DigitalSilence()
         while not self._closing.is_set():
             inbox.arrived.wait(2 * BLOCK_S)
             inbox.arrived.clear()
             blocks = inbox.take(channels)
-            now_s = time.perf_counter()
             if blocks:
-                self._heard_s = now_s
+                self._hear()
                 allowed_s = self.config.lost_after_s
                 self._backoff.reset()
-            elif now_s - self._heard_s > allowed_s:
-                return self._problem()
+            elif self._silent_s("audio") > allowed_s:
+                return self._problem("audio")
             for block in blocks:
-                self._publish(track.add(block), silence.detail(block))
+                self._publish("audio", track.add(block), silence.detail(block))
             self._stats = SoundStats(
                 drift_ppm=track.clock.drift_ppm,
                 rejected_adc_times=track.clock.rejected,
@@ -161,7 +159,7 @@ def capture_microphone(link: CaptureLink, config: MicrophoneConfig) -> None:
         chunk = microphone.read(timeout_ms)
         link.send_pcm(start_s=chunk.start_s, pcm=chunk.pcm)
 
-    run_device(link, microphone, "audio", send_next)
+    run_device(link, microphone, send_next)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -29,8 +29,8 @@ class MediaSource:
     audio_track: int | None = None
 
     @property
-    def is_live(self) -> bool:
-        """Whether it is a network stream, whose time is the clock's and which never ends by itself."""
+    def is_url(self) -> bool:
+        """Whether it is a URL, which gives a live stream or a recording."""
         return is_url(self.location)
 
 

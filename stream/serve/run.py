@@ -130,14 +130,12 @@ def _load(config: ModelConfig) -> "Recognizer":
 
 
 def captures(source: Source, *, loop: bool = False, realtime: bool = True) -> list[Capture]:
-    """The capture processes of a source; `loop` and `realtime` are for files."""
+    """The capture processes of a source; `loop` and `realtime` are for files and recordings behind URLs."""
     if isinstance(source, MediaSource):
-        arguments = ["--location", source.location]
-        if not source.is_live:
-            arguments += ["--pace", "realtime" if realtime else "max"]
-            arguments += ["--loop"] * loop
-            if source.audio_track is not None:
-                arguments += ["--audio-track", str(source.audio_track)]
+        arguments = ["--location", source.location, "--pace", "realtime" if realtime else "max"]
+        arguments += ["--loop"] * loop
+        if source.audio_track is not None:
+            arguments += ["--audio-track", str(source.audio_track)]
         return [
             Capture(
                 module="stream.capture.file",
@@ -171,7 +169,8 @@ def captures(source: Source, *, loop: bool = False, realtime: bool = True) -> li
 
 
 def _clock(source: Source) -> Clock:
-    return "media" if isinstance(source, MediaSource) and not source.is_live else "host"
+    """The clock that is expected of a source; a URL may turn out to give a recording."""
+    return "media" if isinstance(source, MediaSource) and not source.is_url else "host"
 
 
 def _bind_remote(

@@ -110,6 +110,9 @@ class Sorter:
                 windower.mark_end(event.hello.modalities)
 
     def _connect(self, state: SourceState, hello: Hello) -> None:
+        if hello.clock != state.clock:
+            # A URL turned out to give a recording: its times are not those that a live stream would have had.
+            state.modalities, state.windower, state.ready_s = set(), None, None
         state.modalities.update(hello.modalities)
         state.clock, state.lossless = hello.clock, hello.lossless
         for modality in hello.modalities:

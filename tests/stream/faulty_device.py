@@ -10,7 +10,7 @@ from stream.capture.process import capture_parser, run_capture
 
 class FaultyDevice(CaptureDevice[float]):
     def __init__(self, fault: str) -> None:
-        super().__init__(name="device", noun="reading", lost_after_s=0.5, queued=4)
+        super().__init__(name="device", modalities=("video",), lost_after_s=0.5, queued=4)
         self._fault = fault
 
     @staticmethod
@@ -19,8 +19,8 @@ class FaultyDevice(CaptureDevice[float]):
 
     def _run(self) -> None:
         self._opened += 1
-        self._heard_s = time.perf_counter()
-        self._publish([self._heard_s])
+        self._hear()
+        self._publish("video", [time.perf_counter()])
         if self._fault == "crash":
             raise RuntimeError("the reader crashed")
         with self._driver:
@@ -38,7 +38,7 @@ def main() -> int:
         faulty.read(timeout_ms)
 
     return run_capture(
-        args, lambda link: run_device(link, faulty, "video", send_next), modalities=("video",)
+        args, lambda link: run_device(link, faulty, send_next), modalities=("video",)
     )
 
 

@@ -50,7 +50,7 @@ def test_a_driver_that_hangs_is_reported_and_its_process_ends() -> None:
         assert exit_code(capture) == EXIT_STUCK
         seen = states(capture)
     assert ("live", "") in seen
-    assert ("lost", "device: no reading for 0.5 s") in seen  # by the deadline, while it hangs
+    assert ("lost", "device: no picture for 0.5 s") in seen  # by the deadline, while it hangs
     assert seen[-1] == ("lost", "its driver hangs; its process is started anew")
 
 

@@ -1,8 +1,8 @@
 """The file and URL capture process, with real files, real servers and real sockets."""
 
 import contextlib
-import functools
 import http.server
+import io
 import os
 import signal
 import subprocess
@@ -12,13 +12,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
-from emostream.media import MediaReader, PcmChunk
+from emostream.media import MediaReader, PcmChunk, probe
 from stream.capture import network as network_capture
 from stream.capture.device import Backoff
-from stream.capture.network import LOST_AFTER_S, MODALITIES, SharedClock
+from stream.capture.network import MODALITIES, NetworkConfig, SharedClock
 from stream.capture.supervisor import Capture, Supervisor
 from stream.transport.events import Event
 from stream.transport.peers import INITIAL_CREDIT
@@ -330,48 +331,191 @@ def test_sigterm_ends_it_with_0(clip: Path) -> None:
             assert process.wait(WAIT_S) == 0
 
 
-class Recording:
-    """A web server on loopback with the files of a folder."""
+class Recordings(http.server.ThreadingHTTPServer):
+    """A web server on loopback with the files of a folder.
 
-    def __init__(self, folder: Path) -> None:
-        handler = functools.partial(QuietHandler, directory=str(folder))
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._thread = threading.Thread(target=self._server.serve_forever)
+    Args:
+        folder: where they are.
+        length: say how long a file is.
+        stop_at: hang up so far into a file when it is asked for to be played, the first time.
+        port: where to listen.
+    """
+
+    daemon_threads = False
+    block_on_close = True
+
+    def __init__(
+        self, folder: Path, *, length: bool = True, stop_at: int | None = None, port: int = 0
+    ) -> None:
+        super().__init__(("127.0.0.1", port), WholeFiles)
+        self.folder, self.length, self.stop_at = folder, length, stop_at
+        self.requests = 0
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.05,))
 
     def __enter__(self) -> str:
         self._thread.start()
-        return f"http://127.0.0.1:{self._server.server_port}"
+        return f"http://127.0.0.1:{self.server_port}"
 
     def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
+        self.shutdown()
         self._thread.join()
-        self._server.server_close()
+        self.server_close()
 
 
-class QuietHandler(http.server.SimpleHTTPRequestHandler):
+class WholeFiles(http.server.BaseHTTPRequestHandler):
+    """Sends a file from its beginning, whatever range is asked for, as simple servers do."""
+
+    server: Recordings
+
+    def do_GET(self) -> None:
+        data = (self.server.folder / self.path.strip("/")).read_bytes()
+        self.send_response(200)
+        if self.server.length:
+            self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.server.requests += 1  # the first is to see whether it is a recording
+        end = self.server.stop_at if self.server.requests == 2 else None
+        with contextlib.suppress(ConnectionError):  # FFmpeg seeks by hanging up
+            self.wfile.write(data[:end])
+
     def log_message(self, format: str, *args: object) -> None:
         pass
 
-    def copyfile(self, source, outputfile) -> None:  # type: ignore[no-untyped-def]
-        with contextlib.suppress(ConnectionError):  # FFmpeg seeks by hanging up
-            super().copyfile(source, outputfile)
+
+class Unseekable(io.BytesIO):
+    """Where a browser's recorder writes to: it never comes back to say how long it became."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+def browser_recording(path: Path) -> Path:
+    """2.2 s of WebM without a duration, as MediaRecorder makes it."""
+    whole = write_media(
+        path.with_name("whole.webm"),
+        Video(duration_s=2.2, codec="libvpx"),
+        Audio(duration_s=2.2, codec="libopus", sound=noise()),
+    )
+    with Unseekable() as file:
+        with av.open(str(whole)) as source, av.open(file, "w", format="webm") as target:
+            streams = {s.index: target.add_stream_from_template(s) for s in source.streams}
+            for packet in source.demux():
+                if packet.dts is not None:
+                    packet.stream = streams[packet.stream_index]
+                    target.mux(packet)
+        path.write_bytes(file.getvalue())
+    assert probe(path).duration_s is None
+    return path
 
 
 def test_a_recording_behind_a_url_is_played_in_real_time_to_its_end(clip: Path) -> None:
-    with Recording(clip.parent) as url, Listening(STEP_S) as receiver:
+    with Recordings(clip.parent) as url, Listening(STEP_S) as receiver:
         with supervised(receiver, f"{url}/{clip.name}") as supervisor:
-            receiver.server.start()
             supervisor.start()
+            receiver.wait_events(Hello)
+            assert not receiver.of(PcmHeader)  # it waits for the model
+            receiver.server.start()
             receiver.wait_events(End)
             assert supervisor.wait(WAIT_S)
         chunks, once = receiver.events_of(PcmHeader), expected(clip)[1]
         np.testing.assert_array_equal(np.concatenate([chunk.data for chunk in chunks]), once)
-        assert receiver.of(Hello)[0].clock == "host"
-        origin_s = chunks[0].message.start_s
+        assert receiver.of(Hello)[0].clock == "media"
+        epoch_s = receiver.of(Epoch)[0].epoch_s
+        assert chunks[0].message.start_s == 0.0
         for chunk in chunks:
-            assert chunk.received_s >= chunk.message.start_s + chunk.data.size / RATE_HZ
+            end_s = chunk.message.start_s + chunk.data.size / RATE_HZ
+            assert chunk.received_s >= epoch_s + end_s
         for time_s, number in shown(receiver.events):
-            assert time_s - origin_s == pytest.approx(number / 25, abs=1e-3)
+            assert time_s == pytest.approx(number / 25, abs=1e-3)
+
+
+@pytest.mark.parametrize("length", [True, False])
+def test_a_recording_behind_a_url_arrives_whole_at_full_speed(clip: Path, length: bool) -> None:
+    """A server that does not say how much it sends, too: FFmpeg takes its end for a failure."""
+    with Recordings(clip.parent, length=length) as url:
+        events = play(f"{url}/{clip.name}", "--pace", "max")
+    frames, pcm = expected(clip)
+    assert shown(events) == frames
+    np.testing.assert_array_equal(sound(events), pcm)
+    [hello] = [event.message for event in events_of(events, Hello)]
+    assert isinstance(hello, Hello)
+    assert (hello.clock, hello.lossless) == ("media", True)
+
+
+def test_a_browsers_recording_without_a_duration_has_an_end(tmp_path: Path) -> None:
+    path = browser_recording(tmp_path / "browser.webm")
+    with Recordings(tmp_path) as url:
+        events = play(f"{url}/{path.name}", "--pace", "max")
+    np.testing.assert_array_equal(sound(events), expected(path)[1])
+
+
+def test_a_recording_behind_a_url_in_a_loop(clip: Path) -> None:
+    with (
+        Recordings(clip.parent) as url,
+        Listening(STEP_S) as receiver,
+        supervised(receiver, f"{url}/{clip.name}", "--loop", "--pace", "max") as supervisor,
+    ):
+        receiver.server.start()
+        supervisor.start()
+        receiver.wait_for(lambda: any(pcm.start_s > 5.0 for pcm in receiver.of(PcmHeader)))
+        receiver.stop()
+        receiver.server.close()
+        assert supervisor.wait(WAIT_S)
+        heard, once = sound(receiver.events), expected(clip)[1]
+        repeats = -(-heard.size // once.size)
+        np.testing.assert_array_equal(heard, np.tile(once, repeats)[: heard.size])
+
+
+def test_a_recording_whose_server_fails_half_way_loses_nothing_at_full_speed(clip: Path) -> None:
+    with Recordings(clip.parent, stop_at=clip.stat().st_size // 2) as url:
+        events = play(f"{url}/{clip.name}", "--pace", "max")
+    frames, pcm = expected(clip)
+    np.testing.assert_allclose(sound(events), pcm, atol=0.01)  # the resampler begins anew there
+    assert sorted(set(shown(events))) == frames
+    restarts = [event.message.restarts for event in events_of(events, State)]
+    assert max(restarts) >= 1
+
+
+def test_a_recording_that_no_server_without_ranges_can_play_is_refused_in_a_line(
+    tmp_path: Path,
+) -> None:
+    """An MP4 with its index at its end, longer than what FFmpeg looks ahead."""
+    path = write_media(
+        tmp_path / "phone.mp4",
+        Video(duration_s=20.0, size=(320, 240)),
+        Audio(duration_s=20.0, codec="pcm_s16le", sound=noise()),
+    )
+    failures: list[tuple[str, str, str]] = []
+    with (
+        Recordings(tmp_path) as url,
+        Listening() as receiver,
+        supervised(
+            receiver, f"{url}/{path.name}", on_failed=lambda *failure: failures.append(failure)
+        ) as supervisor,
+    ):
+        receiver.server.start()
+        supervisor.start()
+        assert supervisor.wait(WAIT_S)
+        assert supervisor.restarts("clip") == 0
+    assert "+faststart" in failures[0][2]
+    assert f"{url}/{path.name}" in failures[0][2]
+
+
+def test_a_recording_whose_server_comes_later_is_played_as_one(clip: Path) -> None:
+    with Recordings(clip.parent) as url:
+        port = int(url.rpartition(":")[2])
+    with (
+        Listening(STEP_S) as receiver,
+        supervised(receiver, f"{url}/{clip.name}", "--pace", "max") as supervisor,
+    ):
+        receiver.server.start()
+        supervisor.start()
+        receiver.wait_for(lambda: any(video_state(event) == "lost" for event in receiver.events))
+        with Recordings(clip.parent, port=port):
+            receiver.wait_events(End)
+            assert supervisor.wait(WAIT_S)
+        assert [hello.clock for hello in receiver.of(Hello)] == ["host", "media"]
+        np.testing.assert_array_equal(sound(receiver.events), expected(clip)[1])
 
 
 def test_a_live_stream_that_dies_is_reported_and_taken_up_again() -> None:
@@ -428,7 +572,7 @@ def test_a_reader_that_breaks_ends_the_process_and_is_no_silence(
     ):
         link.wait_ready(WAIT_S)
         with pytest.raises(RuntimeError, match="not foreseen"):
-            network_capture.capture_network(link, "http://127.0.0.1:9/", LOST_AFTER_S)
+            network_capture.capture_network(link, NetworkConfig(url="http://127.0.0.1:9/"))
 
 
 def test_both_streams_share_one_offset() -> None:
