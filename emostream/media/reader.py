@@ -9,7 +9,7 @@ import numpy as np
 from emostream.errors import MediaError
 from emostream.media.container import Connection
 from emostream.media.frames import TimedFrame, upright_rgb
-from emostream.media.info import BOTH, MediaInfo, MediaStats, Modality
+from emostream.media.info import BOTH, SHORT_S, MediaInfo, MediaStats, Modality
 from emostream.media.interleave import Interleaver
 from emostream.media.pcm import (
     SAMPLE_RATE_HZ,
@@ -170,14 +170,22 @@ class MediaReader:
             failure = error
         if self.interrupted:
             return
-        if failure is not None:
+        if failure is not None and self._at_end():
+            failure = None
             for kind in self._source.streams:
                 for frame in self._source.drain(kind):
                     yield from self._take(kind, frame)
+        if failure is not None:
+            self._newest = None  # its cell may have had a newer one
         yield from self._finish()
         if failure is not None:
             raise failure
         self._check_length()
+
+    def _at_end(self) -> bool:
+        """Whether all has come: a server that does not say how much it sends ends with a failure."""
+        length_s = self.info.duration_s
+        return length_s is not None and self._reached_s > length_s - SHORT_S
 
     def _take(self, kind: Modality, frame: Any) -> Iterator[TimedFrame | PcmChunk]:
         return self._take_video(frame) if kind == "video" else self._take_audio(frame)

@@ -15,7 +15,6 @@ from emostream.media import (
     short_clip_times,
 )
 from emostream.media.container import open_container
-from emostream.media.info import SHORT_S
 from emostream.media.streams import describe
 from emostream.urls import is_url
 from stream.capture.device import Backoff, leave
@@ -85,7 +84,6 @@ class FilePlayer:
         self._sent_any = False
         self._sent_s: dict[Modality, float] = {}  # up to where, media time of this pass
         self._end_s = 0.0  # of what was sent of this pass
-        self._duration_s: float | None = None
 
     def run(self) -> None:
         """Play to the end, once the inference process is ready; returns early when the link is stopped.
@@ -99,7 +97,11 @@ class FilePlayer:
         start_s = self._resume_s()
         if link.num_frames and not self._loop and "video" in self._modalities:
             below_s = (link.num_frames - 0.5) * link.step_s
-            self._times_s = short_clip_times(self._location, link.num_frames, below_s)
+            try:
+                self._times_s = short_clip_times(self._location, link.num_frames, below_s)
+            except MediaError:
+                if not is_url(self._location):
+                    raise  # a server's failure is met again when it is read
         if self._loop:
             start_s, self._offset_s = 0.0, _whole_samples(start_s)
         while not link.stopped:
@@ -113,9 +115,8 @@ class FilePlayer:
                     raise
                 if reading and not self._sent_any:
                     raise MediaError(f"{error}; {INDEX_AT_END}") from error
-                if not self._at_end():
-                    start_s = self._ask_again(str(error))
-                    continue
+                start_s = self._ask_again(str(error))
+                continue
             if not self._loop or link.stopped:
                 break
             length_s = _whole_samples(self._end_s)
@@ -129,21 +130,20 @@ class FilePlayer:
         link.send_end()
         link.wait_stopped()  # said by the inference process when it has received all
 
-    def _at_end(self) -> bool:
-        """Whether all has been read; a server that does not say how much it sends ends with an error."""
-        return self._duration_s is not None and self._end_s > self._duration_s - SHORT_S
-
     def _ask_again(self, problem: str) -> float:
         """Report that a server failed, and wait; returns the media time of this pass to go on at."""
         self._reopened += 1
         for modality in self._modalities:
             # At full speed it is waited for, as windows wait for nothing that is lost.
             state: CaptureState = "lost" if self._realtime else "live"
-            self._link.send_state(modality, state, problem, restarts=self._reopened)
+            self._report(modality, state, problem)
         self._link.wait_stopped(self._backoff.next_s())
         if self._realtime:
             return max(0.0, self._resume_s() - self._offset_s)
         return min(self._sent_s.get(modality, 0.0) for modality in self._modalities)
+
+    def _report(self, modality: Modality, state: CaptureState, detail: str = "") -> None:
+        self._link.send_state(modality, state, detail, restarts=self._reopened)
 
     def _resume_s(self) -> float:
         """Media time to begin at: 0, unless another process played the file before us."""
@@ -165,14 +165,13 @@ class FilePlayer:
 
     def _play(self, reader: MediaReader) -> None:
         """Send what a reader gives."""
-        self._duration_s = reader.info.duration_s
         if self._realtime and self._epoch_s is None:
             self._epoch_s = time.perf_counter()
             self._link.send_epoch(self._epoch_s)
         for modality in self._modalities:
-            self._link.send_state(modality, "live", restarts=self._reopened)
+            self._report(modality, "live")
         if reader.stats.problems:  # of opening: which of several sound tracks is heard
-            self._link.send_state(self._modalities[0], "live", "; ".join(reader.stats.problems))
+            self._report(self._modalities[0], "live", "; ".join(reader.stats.problems))
         frame_s = 1 / ((reader.info.video and reader.info.video.fps) or 25.0)
         for event in reader:
             # A microphone, too, delivers a chunk when its last sample is there.
@@ -190,7 +189,7 @@ class FilePlayer:
                 self._sent_s[kind] = due_s
                 self._sent_any = True
         if reader.stats.problems:
-            self._link.send_state(self._modalities[0], "live", "; ".join(reader.stats.problems))
+            self._report(self._modalities[0], "live", "; ".join(reader.stats.problems))
 
     def _send(self, event: TimedFrame | PcmChunk) -> None:
         if isinstance(event, PcmChunk):
@@ -211,7 +210,7 @@ class FilePlayer:
         if lagging != self._lagging:
             self._lagging = lagging
             detail = "decoding is slower than real time; use a smaller picture" if lagging else ""
-            self._link.send_state(self._modalities[0], "live", detail)
+            self._report(self._modalities[0], "live", detail)
 
 
 def present_modalities(info: MediaInfo) -> tuple[Modality, ...]:
