@@ -152,6 +152,20 @@ def test_a_page_that_never_reads_loses_its_oldest() -> None:
     assert page._waiting[0] == "5"
 
 
+def test_a_page_that_never_reads_stalls_nobody(publisher: Publisher, link: str) -> None:
+    """Its socket is full long before what is published ends; another page still gets the last of it at once."""
+    settled(publisher, link)
+    think = "x" * 100_000
+    with page_of(link, max_queue=1) as asleep, page_of(link) as reads:
+        for number in range(300):
+            publisher.publish(reasoning(window_id=8 + number, think=think))
+            while json.loads(reads.recv(timeout=TIMEOUT_S)).get("seq") != number:
+                pass
+        publisher.publish(label(window_id=9))
+        assert next_of(reads, "emotion.cam0.label")["window"]["id"] == 9
+        asleep.close_socket()
+
+
 @pytest.mark.parametrize("origin", ["http://evil.example", None, "null"])
 def test_foreign_pages_get_nothing(link: str, origin: str | None) -> None:
     with page_of(link, origin=origin) as page:
