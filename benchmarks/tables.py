@@ -58,6 +58,16 @@ def live() -> str:
     return _table(head, rows) + _from("live_*")
 
 
+def web() -> str:
+    """`benchmarks/web.py`: what the page's server costs, by the number of pages that are open."""
+    rows = [
+        [row["pages"], f"{row['cpu_percent']:.1f} %", f"{row['rss_mb']:.0f} MB"]
+        for result in _results("web")
+        for row in result["rows"]
+    ]
+    return _table("pages|CPU of one core|memory", rows) + _from("web")
+
+
 def model() -> str:
     """`benchmarks/model.py`: what a hop and a token cost, beside the least that they could."""
     rows = []
@@ -202,6 +212,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "grpo": grpo,
     "live": live,
     "model": model,
+    "web": web,
     "recognition": recognition,
     "recognised": recognised,
 }

@@ -103,6 +103,7 @@ NOT_RUN = {
     "emostream-export bench engines": "half a minute; tests/export",
     "emostream-export build my-model --out engines-trt --target tensorrt --precision fp16": GPU,
     "python benchmarks/live.py --minutes 10": BENCHMARK,
+    "python benchmarks/web.py": BENCHMARK,
     "python benchmarks/live.py --minutes 2 --sources 8 --labels-only": BENCHMARK,
     "python benchmarks/soak.py --minutes 30": BENCHMARK,
     "python benchmarks/encoders.py --model tiny --device cpu": BENCHMARK,
