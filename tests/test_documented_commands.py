@@ -56,6 +56,7 @@ GPU = "a CUDA GPU"
 NOT_RUN = {
     "make demo": f"{MADE_ELSEWHERE}; tests/stream/commands/test_demo.py",
     "make test": MADE_ELSEWHERE,
+    "make test-versions": f"{MADE_ELSEWHERE}; all tests, twice",
     "make lint": MADE_ELSEWHERE,
     "make format": "it would change the source",
     "make docs": "tests/test_documents.py builds the site",

@@ -57,7 +57,7 @@ class Sorter:
     def fail(self, name: str, modality: Modality, problem: str) -> None:
         """A capture process ended for good: its modality is waited for no longer."""
         state = self.states[name]
-        state.failed = state.clock == "media"
+        state.gave_up.add(modality)
         state.losses.setdefault(modality, Losses()).problem = problem
         if state.windower is not None:
             state.windower.mark_lost(modality)
@@ -92,7 +92,9 @@ class Sorter:
                 state.epoch_s = epoch_s
             case PeerLost(detail):
                 for modality in event.hello.modalities:
-                    state.losses.setdefault(modality, Losses()).problem = detail
+                    losses = state.losses.setdefault(modality, Losses())
+                    if modality not in state.gave_up:  # else it has said why
+                        losses.problem = detail
                     if windower is not None:
                         windower.mark_lost(modality)
             case _ if windower is None:
@@ -114,6 +116,7 @@ class Sorter:
             # A URL turned out to give a recording: its times are not those that a live stream would have had.
             state.modalities, state.windower, state.ready_s = set(), None, None
         state.modalities.update(hello.modalities)
+        state.gave_up.difference_update(hello.modalities)
         state.clock, state.lossless = hello.clock, hello.lossless
         for modality in hello.modalities:
             state.losses.setdefault(modality, Losses()).problem = ""

@@ -65,7 +65,7 @@ class SourceState:
         state: As published in its status.
         detail: What is wrong with the newest window, in one line; empty if nothing is.
         told: State and full detail in the status that was published last.
-        failed: A file that cannot be read: nothing will come of it.
+        gave_up: Modalities whose capture process ended for good, having said why.
         modalities: Modalities that are connected.
         pids: Capture processes that have connected so far, by the modalities that they serve.
         lateness_s: How long after its capture each modality's data may come.
@@ -91,7 +91,7 @@ class SourceState:
     state: State = "starting"
     detail: str = ""
     told: tuple[str, str] = ("", "")
-    failed: bool = False
+    gave_up: set[Modality] = field(default_factory=set)
     modalities: set[Modality] = field(default_factory=set)
     pids: dict[tuple[Modality, ...], set[int]] = field(default_factory=dict)
     lateness_s: dict[Modality, float] = field(default_factory=dict)
@@ -114,6 +114,11 @@ class SourceState:
     def finished(self) -> bool:
         """Whether a file has been read to its end and every window of it taken."""
         return self.windower is not None and self.windower.finished
+
+    @property
+    def failed(self) -> bool:
+        """Whether it is a file that cannot be read: nothing will come of it."""
+        return self.clock == "media" and bool(self.gave_up)
 
     def take_window(self, now_s: float) -> tuple[Window, float] | None:
         """Cut the next window, None if none is ready, and say since when it could have been taken.

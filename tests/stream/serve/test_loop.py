@@ -9,7 +9,7 @@ import pytest
 from stream.pubsub.client import EmotionClient
 from stream.pubsub.publisher import Publisher
 from stream.serve.loop import InferenceLoop
-from stream.transport.events import Event
+from stream.transport.events import Event, PeerLost
 from stream.transport.protocol import Hello, State
 from stream.transport.receiver import Receiver
 from stream.transport.sender import CaptureLink
@@ -42,7 +42,7 @@ def device_state(source: str, state: str = "live", **options) -> Event:
     return said(State("video", state, **options), source)
 
 
-def said(message: Hello | State, source: str) -> Event:
+def said(message: Hello | State | PeerLost, source: str) -> Event:
     hello = Hello(source, ("video",), 7, "host", False)
     return Event(hello=hello, message=message, received_s=0.0)
 
@@ -72,6 +72,27 @@ def test_what_a_device_says_of_itself_is_published(state, detail, published):
     sorter.take(connected("cam0"))
     sorter.take(device_state("cam0", state=state, detail=detail))
     assert sorter.states["cam0"].status(time.perf_counter(), 0).detail == published
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_why_a_device_gave_up_outlasts_its_silence(live):
+    """Its process has ended, and falls silent seconds later; a new one's silence is news again."""
+    sorter = Sorter(InferenceConfig(), {"cam0": "host"}, dynamic=False)
+    if live:
+        sorter.go_live(30 * 16_000)
+    sorter.take(connected("cam0"))
+    sorter.fail("cam0", "video", "no driver")
+    sorter.take(said(PeerLost("silent"), "cam0"))
+    sorter.go_live(30 * 16_000)
+
+    def detail() -> str:
+        return sorter.states["cam0"].status(time.perf_counter(), 0).detail
+
+    assert detail() == "no driver"
+    sorter.take(connected("cam0"))
+    assert detail() == ""
+    sorter.take(said(PeerLost("silent"), "cam0"))
+    assert detail() == "silent"
 
 
 def test_what_changes_between_two_heartbeats_is_published(monkeypatch):
