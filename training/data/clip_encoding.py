@@ -13,8 +13,10 @@ from torch import Tensor
 from emostream.errors import MediaError
 from emostream.media import Modality, load_clip
 from emostream.media.info import BOTH, SHORT_S
+from emostream.model.configuration import EmostreamConfig
 from emostream.model.modeling import EmostreamForCausalLM
 from emostream.model.processor import EmostreamProcessor
+from emostream.people.clips import shown_clip
 from emostream.sampling import SAMPLE_RATE_HZ
 from training.data.manifest import Row
 
@@ -46,21 +48,22 @@ class DecodedClip:
 def decode_clip(
     processor: EmostreamProcessor,
     row: Row,
-    num_frames: int,
+    config: EmostreamConfig,
     need: Collection[Modality] = BOTH,
 ) -> DecodedClip:
     """Decode and preprocess a row's clip; of sound that is too long for the model, the newest is kept.
 
-    A row that ends more than half a second behind its clip is a problem.
+    A row that ends more than half a second behind its clip is a problem. So is, for a checkpoint that is shown a face,
+    a clip in which nobody is seen or heard.
 
     Args:
         processor: The model's.
         row: The clip.
-        num_frames: Frames to take of it.
+        config: Of the checkpoint: how many frames it takes, and what it is shown of them.
         need: Modalities to decode.
     """
     try:
-        clip = load_clip(row.path, num_frames, row.start_s, row.end_s, need=need)
+        clip = load_clip(row.path, config.num_frames, row.start_s, row.end_s, need=need)
     except MediaError as error:
         place = f"{row.where}: " if row.where and row.start_s else ""
         return DecodedClip(row, problem=f"{place}{error}")
@@ -69,16 +72,22 @@ def decode_clip(
         heard = clip.audio is not None and clip.missing_samples < SHORT_S * SAMPLE_RATE_HZ
         if not heard:
             return DecodedClip(row, problem=said)
-    pixels = None if clip.frames is None else processor.pixels(clip.frames)
-    if clip.audio is None:
-        return DecodedClip(row, pixels)
     limit = processor.context_samples()
+    # Cut here, since `mel` warns of each clip.
+    frames, audio = clip.frames, None if clip.audio is None else clip.audio[-limit:]
+    if config.frame_crop == "face":
+        shown = shown_clip(frames, clip.frame_times_s.tolist(), audio, config)
+        frames, audio = shown.frames, shown.audio
+        if frames is None and audio is None:
+            reasons = filter(None, (shown.absent.video, shown.absent.audio))
+            return DecodedClip(row, problem=f"{row.path}: {', '.join(reasons)}")
     return DecodedClip(
         row,
-        pixels,
-        # Cut here, since `mel` warns of each clip.
-        processor.mel(clip.audio[-limit:]),
-        cut_s=max(0, len(clip.audio) - limit) / SAMPLE_RATE_HZ,
+        None if frames is None else processor.pixels(frames),
+        None if audio is None else processor.mel(audio),
+        cut_s=0.0
+        if audio is None or clip.audio is None
+        else (len(clip.audio) - len(audio)) / SAMPLE_RATE_HZ,
     )
 
 

@@ -95,14 +95,14 @@ def computed_features(
         row = rows[index]
         if row.label is None:
             return index, DecodedClip(row, problem="no label"), DecodedClip(row)
-        clip = decode_clip(processor, row, model.config.num_frames)
+        clip = decode_clip(processor, row, model.config)
         if clip.problem:
             return index, DecodedClip(row, problem=f"unreadable: {clip.problem}"), DecodedClip(row)
         if partners is None:
             return index, clip, DecodedClip(row)
         # A partner that cannot be decoded is counted where it is evaluated itself.
         partner = rows[partners[index]]
-        return index, clip, decode_clip(processor, partner, model.config.num_frames, {"audio"})
+        return index, clip, decode_clip(processor, partner, model.config, {"audio"})
 
     decoded = computed_ahead(decode, todo, threads=loaders, ahead=2 * batch_size)
     cut = 0

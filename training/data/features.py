@@ -149,7 +149,7 @@ def cache_features(
     on_progress(len(places), len(wanted))
     shard = _Shard(home, dtype)
     clips = computed_ahead(
-        lambda row: decode_clip(processor, row, model.config.num_frames),
+        lambda row: decode_clip(processor, row, model.config),
         todo,
         threads=_THREADS,
         ahead=8 * _THREADS,
@@ -289,7 +289,9 @@ def _open_array(shard: str, name: str) -> NDArray[Any]:
 def _describe(model: EmostreamForCausalLM, processor: EmostreamProcessor) -> dict[str, Any]:
     """All that features depend on besides the clip."""
     backbone, config = model.model, model.config
+    crop = {"frame_crop": config.frame_crop, "crop_margin": config.crop_margin}
     return {
+        **(crop if config.frame_crop == "face" else {}),
         "vision": _digest(backbone.vision_tower),
         "audio": _digest(backbone.audio_tower),
         "computed_in": str(model.dtype).removeprefix("torch."),

@@ -133,6 +133,8 @@ def _fingerprint(
     chosen = asdict(settings)
     for name in ("batch_size", "loaders"):
         del chosen[name]
+    crop = model.config.frame_crop, model.config.crop_margin
+    chosen["shown"] = crop if crop[0] == "face" else None
     return {"weights": weights_digest(model), "clips": clips.hexdigest(), **chosen}
 
 
