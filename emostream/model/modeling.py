@@ -83,8 +83,11 @@ class EmostreamModel(Qwen2Model):
     def train(self, mode: bool = True) -> "EmostreamModel":
         """As `nn.Module.train`, except that frozen towers stay in eval mode: BERT and Whisper hold dropout."""
         super().train(mode)
-        for tower in (self.vision_tower, self.audio_tower, self.bert_model):
-            if not any(parameter.requires_grad for parameter in tower.parameters()):
+        for name in ("vision_tower", "audio_tower", "bert_model"):
+            tower = getattr(self, name, None)  # some may have been dropped
+            if tower is not None and not any(
+                parameter.requires_grad for parameter in tower.parameters()
+            ):
                 tower.eval()
         return self
 

@@ -1,5 +1,6 @@
 """What the command line says of sources: names, files, URLs, devices."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -42,11 +43,13 @@ class DeviceSource:
         name: Source name.
         video: Camera index or URL; None without one.
         audio: Microphone name or index, empty for the default; None without one.
+        frozen_after_s: A picture that repeats to the last bit for so long is frozen; 0 accepts stills, None is 5.
     """
 
     name: str
     video: str | None = field(repr=False)
     audio: str | None
+    frozen_after_s: float | None = None
 
 
 Source = MediaSource | DeviceSource
@@ -58,14 +61,18 @@ def parse_sources(
     audio: str | None,
     name: str,
     audio_track: int | None = None,
+    frozen_after_s: float | None = None,
 ) -> list[Source]:
-    """Sources of `--source`, `--video`, `--audio` and `--name`.
+    """Sources of `--source`, `--video`, `--audio`, `--name`, `--audio-track` and `--frozen-after-s`.
 
     Without any `--source` the default camera and microphone are meant; `none` leaves a device out.
 
     Raises:
-        ConfigError: A file that does not exist, a name that no topic may carry, two sources of one name, or nothing.
+        ConfigError: A file that does not exist, a name that no topic may carry, two sources of one name, a time below
+            0, or nothing.
     """
+    if frozen_after_s is not None and not 0 <= frozen_after_s < math.inf:
+        raise ConfigError(f"--frozen-after-s {frozen_after_s:g}: wanted seconds, or 0 for stills.")
     out: list[Source] = []
     for text in sources:
         given, equals, location = text.partition("=")
@@ -88,7 +95,9 @@ def parse_sources(
         microphone = _device(audio, default="")
         if camera is None and microphone is None:
             raise ConfigError("--video none --audio none: nothing is left to watch or hear.")
-        out.append(DeviceSource(name=name, video=camera, audio=microphone))
+        out.append(
+            DeviceSource(name=name, video=camera, audio=microphone, frozen_after_s=frozen_after_s)
+        )
     names = [source.name for source in out]
     for source in out:
         if not re.fullmatch(SOURCE_PATTERN, source.name):

@@ -229,6 +229,12 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--video", metavar="INDEX|URL", help="camera; none for no camera")
     parser.add_argument("--audio", metavar="NAME|INDEX", help="microphone; none for no microphone")
     _add_audio_track(parser)
+    parser.add_argument(
+        "--frozen-after-s",
+        type=float,
+        metavar="S",
+        help="a camera whose picture does not change at all for so long is lost; 5, and 0 accepts stills",
+    )
     parser.add_argument("--name", default="cam0", help="source name of camera and microphone")
 
 
@@ -292,7 +298,12 @@ def _run(options: argparse.Namespace) -> int:
     return run(
         RunConfig(
             sources=parse_sources(
-                options.source, options.video, options.audio, options.name, options.audio_track
+                options.source,
+                options.video,
+                options.audio,
+                options.name,
+                options.audio_track,
+                options.frozen_after_s,
             )
             if local
             else [],
@@ -475,7 +486,12 @@ def _capture(options: argparse.Namespace) -> int:
     from stream.commands.remote_capture import capture
 
     sources = parse_sources(
-        options.source, options.video, options.audio, options.name, options.audio_track
+        options.source,
+        options.video,
+        options.audio,
+        options.name,
+        options.audio_track,
+        options.frozen_after_s,
     )
     return capture(sources, options.connect, curve=options.curve)
 

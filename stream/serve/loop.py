@@ -19,6 +19,7 @@ import numpy as np
 from stream.pubsub.messages import Label, Status
 from stream.pubsub.publisher import Outlet
 from stream.serve.compose import Explained, capture_time_s, label_message, reasoning_message
+from stream.serve.model import import_torch
 from stream.transport.protocol import PCM_RATE_HZ, Clock, Modality
 from stream.transport.receiver import Receiver
 from stream.windows.config import InferenceConfig
@@ -82,6 +83,9 @@ class InferenceLoop:
         self._failure: BaseException | None = None
         self._restarts: Callable[[str], int] = lambda name: 0
         self._explained: dict[str, Explained] = {}
+        self._unexplained: dict[
+            str, tuple[Window, Explained]
+        ] = {}  # of files, the last if it has no reasons
         self._attendants: dict[str, Attendant] = {}
         self._status_due_s = 0.0
         self._sorter = Sorter(config, sources, dynamic)
@@ -120,13 +124,16 @@ class InferenceLoop:
         receiving = threading.Thread(target=self._receive, name="receiver", daemon=True)
         receiving.start()
         try:
+            import_torch()
             with self._interruptible():
                 self._recognizer = self._load()
                 self._warm_up()
             self._go_live()
             while not self._stop and not self._over():
                 self._turn()
-            while not self._stop and self._recognizer.reasoning_sources:
+            while not self._stop and (
+                self._explain_the_last() or self._recognizer.reasoning_sources
+            ):
                 self._reason()
         except _Stopped:
             _log.debug("stopped while computing")
@@ -206,12 +213,14 @@ class InferenceLoop:
                     windows.append((state, *taken))
                 else:
                     self._grant_credit(state)
-            if not windows and not self._recognizer.reasoning_sources:
+            idle = not self._recognizer.reasoning_sources and not self._unexplained_ends
+            if not windows and idle:
                 self._wake.wait(self._idle_s(now_s))
                 return
         if windows:
             self._label(windows)
         else:
+            self._explain_the_last()
             self._reason()
         self._retire()
 
@@ -223,6 +232,7 @@ class InferenceLoop:
             if state.name not in self._asked_for
             and state.finished
             and state.name not in self._recognizer.reasoning_sources
+            and state.name not in self._unexplained
         ]
         for state in gone:
             state.state, state.detail = "stopped", ""
@@ -268,12 +278,11 @@ class InferenceLoop:
             recognized = self._recognizer.recognize([media_window(w) for _, w, _ in seen])
         for (state, window, ready_s), recognition in zip(seen, recognized, strict=True):
             label = self._publish_label(state, window, recognition, ready_s, begun_s, looked_s)
+            captured_s = capture_time_s(state, window, ready_s)
             if self._reasoning_due(state):
-                self._recognizer.start_reasoning(recognition)
-                captured_s = capture_time_s(state, window, ready_s)
-                self._explained[state.name] = Explained(label, captured_s, time.perf_counter())
-                state.reasoned_at_s = window.end_s
-                state.reasoned_label = state.smoothed_label
+                self._explain(state, recognition, Explained(label, captured_s, time.perf_counter()))
+            elif state.clock == "media" and self._config.reason_every_s:
+                self._unexplained[state.name] = window, Explained(label, captured_s, 0.0)
 
     def _attend(self, state: SourceState, window: Window) -> Window:
         """The window without what nobody is in; the source's messages say who is there."""
@@ -341,8 +350,36 @@ class InferenceLoop:
             return False
         if state.reasoned_at_s is None or state.smoothed_label != state.reasoned_label:
             return True
-        # A file's last label gets its reasons even if they are not due yet.
-        return state.finished or state.position_s - state.reasoned_at_s >= every_s
+        return state.position_s - state.reasoned_at_s >= every_s
+
+    def _explain(self, state: SourceState, recognition: Recognition, explained: Explained) -> None:
+        self._recognizer.start_reasoning(recognition)
+        self._explained[state.name] = explained
+        self._unexplained.pop(state.name, None)
+        state.reasoned_at_s = explained.label.window.end_s
+        state.reasoned_label = state.smoothed_label
+
+    @property
+    def _unexplained_ends(self) -> list[SourceState]:
+        """Files that are over, with a last label that has no reasons yet and a slot to write them in."""
+        writing = self._recognizer.reasoning_sources
+        ends = [
+            state
+            for state in self._states.values()
+            if state.finished and state.name in self._unexplained and state.name not in writing
+        ]
+        return ends[: self._recognizer.slots - len(writing)]
+
+    def _explain_the_last(self) -> bool:
+        """A file's last label gets its reasons even if they are not due; that it is the last may be known only later."""
+        ends = self._unexplained_ends
+        for state in ends:
+            window, explained = self._unexplained[state.name]
+            with self._interruptible():
+                [recognition] = self._recognizer.recognize([media_window(window)])
+            explained.begun_s = time.perf_counter()
+            self._explain(state, recognition, explained)
+        return bool(ends)
 
     def _reason(self) -> None:
         with self._interruptible():

@@ -1,5 +1,6 @@
 """From a model's name on the command line to a recognizer that can be fed."""
 
+import importlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +78,14 @@ class ModelConfig:
         return f"{name} ({self.backend or manifest.backend} {'+'.join(manifest.precisions)})"
 
 
+def import_torch() -> None:
+    """Import it in one go: a signal's handler that raises in the middle of it aborts the process."""
+    # Beside other busy processes, threads that spin at every barrier wait for one that has no core: a hop of 25 ms
+    # took seconds. Read by OpenMP when torch is imported, so it must stand before that.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    importlib.import_module("torch")
+
+
 def load(config: ModelConfig) -> "tuple[EmostreamForCausalLM, EmostreamProcessor]":
     """The model and its processor.
 
@@ -84,9 +93,7 @@ def load(config: ModelConfig) -> "tuple[EmostreamForCausalLM, EmostreamProcessor
         ConfigError: The device cannot be had.
         CheckpointError: The model cannot be loaded.
     """
-    # Beside other busy processes, threads that spin at every barrier wait for one that has no core: a hop of 25 ms
-    # took seconds. Read by OpenMP when torch is imported, so it must stand before that.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    import_torch()
     import torch
 
     from emostream.devices import resolve_device

@@ -147,6 +147,8 @@ def captures(source: Source, *, loop: bool = False, realtime: bool = True) -> li
     out = []
     if source.video is not None:
         arguments = ["--video", source.video]
+        if source.frozen_after_s is not None:
+            arguments += ["--frozen-after-s", str(source.frozen_after_s)]
         out.append(
             Capture(
                 module="stream.capture.camera",

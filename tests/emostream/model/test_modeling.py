@@ -13,6 +13,7 @@ from emostream.errors import ConfigError
 from emostream.inference.kv_cache import CACHE_ARGUMENT
 from emostream.model.configuration import EmostreamConfig
 from emostream.model.modeling import MEDIA_KEYS, EmostreamForCausalLM
+from emostream.model.presets import from_preset
 from tests.checkpoint_factory import Family, make_checkpoint, random_audio, random_frames
 
 TOLERANCE = 1e-4
@@ -348,6 +349,12 @@ class TestTraining:
         assert torch.equal(model(**batch).logits, model(**batch).logits), "dropout is at work"
         model.eval()
         assert not any(module.training for module in model.modules())
+
+    def test_without_its_encoders_it_still_changes_mode(self):
+        model, _ = from_preset("tiny")
+        model.drop_encoders()
+        assert model.train().model.bert_model.training
+        assert not any(module.training for module in model.eval().modules())
 
     def test_towers_train_unless_frozen(self, trainable):
         model, processor = trainable

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from emostream.errors import ConfigError
+from stream.capture.camera import CameraConfig
 from stream.capture.sources import MediaSource, parse_sources
+from stream.serve.run import captures
 
 
 @pytest.mark.parametrize(
@@ -33,3 +35,13 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=r"take=2\.mp4: there is no such file"):
         parse_sources(["take=2.mp4"], None, None, "cam0")
+
+
+def test_how_long_a_camera_may_stand_still_is_the_users_to_say() -> None:
+    for given, expected in ((None, []), (0.0, ["--frozen-after-s", "0.0"])):
+        [source] = parse_sources([], "2", "none", "cam0", frozen_after_s=given)
+        [camera] = captures(source)
+        assert camera.arguments == ["--video", "2", *expected]
+    assert CameraConfig().frozen_after_s == 5  # as the help says
+    with pytest.raises(ConfigError, match="--frozen-after-s -1: wanted seconds"):
+        parse_sources([], "2", "none", "cam0", frozen_after_s=-1)

@@ -6,6 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from emostream.inference.recognizer import Recognizer
+from emostream.model.presets import from_preset
 from stream.pubsub.client import EmotionClient
 from stream.pubsub.publisher import Publisher
 from stream.serve.loop import InferenceLoop
@@ -32,6 +34,46 @@ def test_stopping_takes_no_lock():
         with server._lock, publisher._lock, loop._lock:
             loop.stop()
         loop.run()  # ends at once, after its last status; whoever was to load the model is interrupted
+
+
+def test_a_signal_during_the_import_of_torch_waits_for_its_end(monkeypatch):
+    """The handler must not raise in there: the process would abort."""
+    done = []
+
+    def importing() -> None:
+        loop.stop()
+        done.append(True)
+
+    monkeypatch.setattr("stream.serve.loop.import_torch", importing)
+    with Receiver(step_s=0.5) as server, Publisher("tcp://127.0.0.1:*") as publisher:
+        loop = InferenceLoop(never, server, publisher, InferenceConfig(), {"cam0": "host"})
+        loop.run()
+    assert done
+
+
+def test_the_last_label_of_a_file_gets_its_reasons_though_its_end_was_told_later():
+    with Receiver(step_s=0.5) as server, Publisher("tcp://127.0.0.1:*") as publisher:
+        loop = InferenceLoop(never, server, publisher, InferenceConfig(people=0), {"clip": "media"})
+        loop._recognizer = Recognizer(*from_preset("tiny"), max_new_tokens=2)
+        state = loop._states["clip"]
+        state.windower = windower = Windower("clip", modalities=("audio",), lossless=True)
+        state.lossless = True
+        windower.limit_sound(loop._recognizer.most_samples)
+        windower.add_pcm(0.0, np.random.default_rng(0).normal(0, 0.1, 72_000).astype(np.float32))
+        first, last = iter(windower.advance, None)
+        for window in (first, last):
+            loop._label([(state, window, time.perf_counter())])
+            while loop._recognizer.reasoning_sources:
+                loop._reason()
+        assert state.answers == 1  # of the first; the last one's are not due yet
+        assert not loop._explain_the_last()  # more may come
+        windower.mark_end()
+        assert loop._explain_the_last()
+        assert loop._explained["clip"].label.window.id == last.id
+        while loop._recognizer.reasoning_sources:
+            loop._reason()
+        assert state.answers == 2
+        assert not loop._explain_the_last()
 
 
 def connected(source: str) -> Event:
