@@ -371,7 +371,7 @@ class InferenceLoop:
         return ends[: self._recognizer.slots - len(writing)]
 
     def _explain_the_last(self) -> bool:
-        """A file's last label gets its reasons even if they are not due; that it is the last may be known only later."""
+        """A file's last label gets its reasons even if they are not due; that it is over may be told later."""
         ends = self._unexplained_ends
         for state in ends:
             window, explained = self._unexplained[state.name]
