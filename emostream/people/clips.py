@@ -5,7 +5,6 @@ T frames, H and W their height and width, S samples of 16 kHz.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +12,6 @@ from numpy.typing import NDArray
 from emostream.people.crop import crop_faces
 from emostream.people.presence import Absent, People, Scene, attendance
 from emostream.people.speech import CHUNK
-
-if TYPE_CHECKING:
-    from emostream.model.configuration import EmostreamConfig
 
 #: Seconds between the frames of a live window. Of a longer clip they are looked at as if they came as fast, or who is
 #: missed in one of them would have left.
@@ -41,7 +37,9 @@ def shown_clip(
     frames: NDArray[np.uint8] | None,
     times_s: Sequence[float],
     audio: NDArray[np.float32] | None,
-    config: "EmostreamConfig",
+    *,
+    size_px: int,
+    margin: float,
 ) -> ShownClip:
     """What a checkpoint with `frame_crop: face` is shown of a clip: what `infer` shows it of a window as short.
 
@@ -49,7 +47,8 @@ def shown_clip(
         frames: (T, H, W, 3) uint8 RGB, oldest first; None without pictures.
         times_s: T, when each was shown; one that is repeated has the same time again.
         audio: (S,) float32, mono, 16 kHz, in [-1, 1]; None without sound.
-        config: Of the checkpoint.
+        size_px: Side of the pictures that the checkpoint takes.
+        margin: Its `crop_margin`.
 
     Raises:
         CheckpointError: The weights that ship with this package are damaged.
@@ -75,8 +74,8 @@ def shown_clip(
                 who.box if who and who.seen and who.track == found.face.track else None
                 for who in (scene.shown[0] for scene in scenes)
             ],
-            size_px=config.vision_config.image_size,
-            margin=config.crop_margin,
+            size_px=size_px,
+            margin=margin,
         )
     if found.absent.audio is not None:
         audio = None

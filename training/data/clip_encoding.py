@@ -76,7 +76,13 @@ def decode_clip(
     # Cut here, since `mel` warns of each clip.
     frames, audio = clip.frames, None if clip.audio is None else clip.audio[-limit:]
     if config.frame_crop == "face":
-        shown = shown_clip(frames, clip.frame_times_s.tolist(), audio, config)
+        shown = shown_clip(
+            frames,
+            clip.frame_times_s.tolist(),
+            audio,
+            size_px=config.vision_config.image_size,
+            margin=config.crop_margin,
+        )
         frames, audio = shown.frames, shown.audio
         if frames is None and audio is None:
             reasons = filter(None, (shown.absent.video, shown.absent.audio))
