@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emostream.people.crop import crop_faces
-from emostream.people.presence import Absent, People, Scene, attendance
+from emostream.people.presence import Absent, People, Scene, attendance, several
 from emostream.people.speech import CHUNK
 
 #: Seconds between the frames of a live window. Of a longer clip they are looked at as if they came as fast, or who is
@@ -64,7 +64,7 @@ def shown_clip(
             else:
                 scenes.append(people.see(slower * time_s, rgb))
     ratio = None if audio is None or audio.size < CHUNK else people.hear(0, audio)
-    found = attendance(scenes[-1] if scenes else None, ratio)
+    found = attendance(scenes[-1] if scenes else None, ratio, crowd=several(scenes))
     if found.absent.video is not None:
         frames = None
     elif frames is not None and found.face is not None:

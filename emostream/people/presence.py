@@ -1,5 +1,7 @@
 """Who is there: each grid frame is looked at once, each sound heard once, and every window gets its answer."""
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,19 +10,19 @@ from numpy.typing import NDArray
 from emostream.errors import ConfigError
 from emostream.people.crop import LEAST_FACE_PX
 from emostream.people.faces import Box, FaceDetector
+from emostream.people.limits import MOST_PEOPLE
 from emostream.people.speech import Listener
-from emostream.people.tracks import Track, Tracker
+from emostream.people.tracks import BRIDGE_S, Track, Tracker
 
 #: Share of a window from which somebody is speaking: 0.4 s of 4 s. Music reaches 0.06.
 SPEAKING_FROM = 0.1
 #: How much larger in area somebody must be, and for how long, to take the place of one who is shown.
 LARGER, FOR_S = 1.5, 1.0
-#: People with topics of their own, whatever was asked for.
-MOST_PEOPLE = 8
 
 NOBODY_VISIBLE = "nobody visible"
 FACE_TOO_SMALL = "face too small"
 NOBODY_SPEAKING = "nobody speaking"
+VOICE_UNATTRIBUTED = "voice unattributed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +64,8 @@ class Scene:
         width, height: Of the frame in pixels.
         people: How many are visible.
         shown: Those who are to be judged, each in the place that is theirs while they stay; None where nobody is.
+        taken: Whether each place is somebody's, who may be out of sight for a moment.
+        tracks: Numbers of all who are visible.
     """
 
     time_s: float
@@ -69,6 +73,8 @@ class Scene:
     height: int
     people: int
     shown: tuple[Person | None, ...]
+    taken: tuple[bool, ...] = ()
+    tracks: frozenset[int] = frozenset()
 
     @property
     def left_out(self) -> int:
@@ -108,12 +114,17 @@ class Attendance:
         face: Of the person; None if not visible.
         speech_ratio: Share of the window in which somebody speaks; None without sound.
         absent: Why a modality is to be left out.
+        left_out: How many are visible and not shown; None without pictures.
+        voice: `attributed` to the person, the only one in view; `unattributed` while there are several; None if nobody
+            speaks, or nobody is in view.
     """
 
     people: int | None
     face: VisibleFace | None
     speech_ratio: float | None
     absent: Absent
+    left_out: int | None = None
+    voice: str | None = None
 
 
 class People:
@@ -148,15 +159,15 @@ class People:
             InputError: `rgb` has another shape or dtype.
         """
         tracks = self._tracker.update(time_s, self._detector.find(rgb))
+        shown = self._cast.choose(time_s, tracks)
         return Scene(
             time_s=time_s,
             width=rgb.shape[1],
             height=rgb.shape[0],
             people=len(tracks),
-            shown=tuple(
-                None if track is None else Person.of(track, time_s)
-                for track in self._cast.choose(time_s, tracks)
-            ),
+            shown=tuple(None if track is None else Person.of(track, time_s) for track in shown),
+            taken=self._cast.taken,
+            tracks=frozenset(track.number for track in tracks),
         )
 
     def hear(self, start: int, pcm: NDArray[np.float32]) -> float:
@@ -164,13 +175,24 @@ class People:
         return self._listener.hear(start, pcm)
 
 
-def attendance(scene: Scene | None, speech_ratio: float | None, place: int = 0) -> Attendance:
+def several(scenes: Iterable[Scene]) -> bool:
+    """Whether more than one person was visible in grid frames, though maybe not at once."""
+    return len({track for scene in scenes for track in scene.tracks}) > 1
+
+
+def attendance(
+    scene: Scene | None, speech_ratio: float | None, place: int = 0, *, crowd: bool = False
+) -> Attendance:
     """What a window says of the person in a place.
+
+    Who of several speaks cannot be told from two frames a second: the voice is then nobody's, and each is judged by the
+    picture alone.
 
     Args:
         scene: Of its last grid frame; None if there are no pictures.
         speech_ratio: Of its sound; None if there is none.
         place: Index into `Scene.shown`.
+        crowd: Whether there were `several` in the window.
     """
     person = None if scene is None or place >= len(scene.shown) else scene.shown[place]
     face = None
@@ -185,19 +207,27 @@ def attendance(scene: Scene | None, speech_ratio: float | None, place: int = 0) 
             confidence=person.confidence,
             track=person.track,
         )
-    video = audio = None
+    video = audio = voice = None
     if scene is not None:
         if person is None:
             video = NOBODY_VISIBLE
         elif person.too_small:
             video = FACE_TOO_SMALL
+    # Who is out of sight is not the one who speaks if somebody else is in view; a voice alone is the first place's.
+    mine = scene is None or person is not None or (place == 0 and scene.people == 0)
     if speech_ratio is not None and speech_ratio < SPEAKING_FROM:
         audio = NOBODY_SPEAKING
+    elif speech_ratio is not None and (crowd or not mine):
+        audio, voice = VOICE_UNATTRIBUTED, "unattributed"
+    elif speech_ratio is not None and person is not None:
+        voice = "attributed"
     return Attendance(
         people=None if scene is None else scene.people,
         face=face,
         speech_ratio=speech_ratio,
         absent=Absent(video=video, audio=audio),
+        left_out=None if scene is None else scene.left_out,
+        voice=voice,
     )
 
 
@@ -209,33 +239,54 @@ class Cast:
     """
 
     def __init__(self, places: int) -> None:
-        self._places: list[int | None] = [None] * places
+        self._places: list[Track | None] = [None] * places  # as last seen
         self._larger_since_s: dict[int, float] = {}
+
+    @property
+    def taken(self) -> tuple[bool, ...]:
+        """Whether each place is somebody's, in sight or not."""
+        return tuple(track is not None for track in self._places)
 
     def choose(self, time_s: float, tracks: tuple[Track, ...]) -> tuple[Track | None, ...]:
         """Fill the places with those who are visible.
 
-        Who is shown leaves the place when out of sight, or to somebody whose face has been `LARGER` for `FOR_S`.
+        Who is shown and goes out of sight has the place back within `BRIDGE_S`, unless nobody else's is free for
+        somebody who is visible. It goes to somebody whose face has been `LARGER` for `FOR_S` too.
+
+        Args:
+            time_s: Of the frame, in seconds.
+            tracks: From `Tracker.update`.
+
+        Returns:
+            Who is visible in each place; None where nobody is.
         """
         by_number = {track.number: track for track in tracks}
-        self._places = [number if number in by_number else None for number in self._places]
-        others = [t for t in tracks if t.number not in self._places]
-        others.sort(key=lambda track: -track.steady.side)
-        for track in others:
-            if None in self._places:
-                self._places[self._places.index(None)] = track.number
-        shown = [by_number[number] for number in self._places if number is not None]
-        smallest = min(shown, key=lambda track: track.steady.side, default=None)
+        self._places = [
+            held and by_number.get(held.number, held if time_s - held.seen_s <= BRIDGE_S else None)
+            for held in self._places
+        ]
+        numbers = {held.number for held in self._places if held is not None}
+        others = sorted(
+            (t for t in tracks if t.number not in numbers), key=lambda t: -t.steady.side
+        )
+        # Free places first, then those of whom has been out of sight longest.
+        spare = [
+            (-math.inf if held is None else held.seen_s, i)
+            for i, held in enumerate(self._places)
+            if held is None or held.number not in by_number
+        ]
+        for track, (_, i) in zip(others, sorted(spare), strict=False):
+            self._places[i] = track
         waiting: dict[int, float] = {}
-        for track in others:
-            if (
-                smallest is not None
-                and track.number not in self._places
-                and track.steady.side**2 > LARGER * smallest.steady.side**2
-            ):
-                waiting[track.number] = self._larger_since_s.get(track.number, time_s)
-        due = [number for number, since_s in waiting.items() if time_s - since_s >= FOR_S]
-        if due and smallest is not None:
-            self._places[self._places.index(smallest.number)] = due[0]
+        if len(others) > len(spare):
+            side, i = min((held.steady.side, i) for i, held in enumerate(self._places) if held)
+            for track in others[len(spare) :]:
+                if track.steady.side**2 > LARGER * side**2:
+                    waiting[track.number] = self._larger_since_s.get(track.number, time_s)
+            due = [number for number, since_s in waiting.items() if time_s - since_s >= FOR_S]
+            if due:
+                self._places[i] = by_number[due[0]]
         self._larger_since_s = waiting
-        return tuple(None if n is None else by_number[n] for n in self._places)
+        return tuple(
+            held if held is not None and held.number in by_number else None for held in self._places
+        )

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from stream.api.pipeline import Pipeline
 from stream.capture.sources import parse_sources
@@ -93,7 +93,7 @@ def listen(
     labels: Sequence[str] | None = None,
     window_s: float = 4.0,
     hop_steps: int = 1,
-    people: int = 1,
+    people: int | Literal["all"] = 1,
     reason_every_s: float = 5.0,
     engines: Location | None = None,
 ) -> Listening:
@@ -121,7 +121,8 @@ def listen(
         labels: Label list instead of the seven.
         window_s: Seconds that a label looks back on.
         hop_steps: Steps, of an eighth of a window, from label to label.
-        people: 1: look for the person in front, and leave out what nobody is in; 0: judge whatever is there.
+        people: How many to judge, each as a source of their own: the first has the source's name, the second that name
+            with `-p2`; "all" is 8 at most. What nobody is in is left out; 0: judge whatever is there.
         reason_every_s: Seconds between explanations; 0 for none.
         engines: Export directory whose graphs run the encoders.
 

@@ -8,12 +8,13 @@ import uuid
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from msgspec import structs
 
 from emostream.errors import ConfigError, MediaError
 from emostream.labels import DEFAULT_LABELS
+from emostream.people.limits import MOST_PEOPLE
 from stream.capture.sources import MediaSource, parse_sources
 from stream.capture.supervisor import Supervisor
 from stream.pubsub.messages import EventT, Label, Reasoning
@@ -22,6 +23,7 @@ from stream.serve.model import TINY, ModelConfig, load_recognizer
 from stream.serve.run import captures
 from stream.transport.receiver import Receiver
 from stream.windows.config import InferenceConfig
+from stream.windows.person_names import person_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,7 +66,7 @@ def recognize(
     labels: Sequence[str] | None = None,
     window_s: float = 4.0,
     hop_steps: int = 1,
-    people: int = 1,
+    people: int | Literal["all"] = 1,
     reason_every_s: float = 5.0,
     engines: str | os.PathLike[str] | None = None,
 ) -> list[Label | Reasoning]:
@@ -83,7 +85,8 @@ def recognize(
         labels: Label list instead of the seven.
         window_s: Seconds that a label looks back on.
         hop_steps: Steps, of an eighth of a window, from label to label.
-        people: 1: look for the person in front, and leave out what nobody is in; 0: judge whatever is there.
+        people: How many to judge, each as a source of their own: the first has the file's name, the second that name
+            with `-p2`; "all" is 8 at most. What nobody is in is left out; 0: judge whatever is there.
         reason_every_s: Seconds between explanations; 0 for none.
         engines: Export directory whose graphs run the encoders.
 
@@ -117,14 +120,15 @@ def recognize(
     inference = InferenceConfig(
         window_s=window_s,
         hop_steps=hop_steps,
-        people=people,
+        people=MOST_PEOPLE if people == "all" else people,
         reason_every_s=reason_every_s,
         model_name=model_name,
     )
     kept = _Kept()
     with ExitStack() as stack:
         # Frames are remembered by source and number, which the next file may have in common.
-        stack.callback(recognizer.forget, source.name)
+        for place in range(max(1, inference.people)):
+            stack.callback(recognizer.forget, person_name(source.name, place))
         receiver = stack.enter_context(Receiver(step_s=inference.step_s))
         address = receiver.bind_local()
         loop = InferenceLoop(lambda: recognizer, receiver, kept, inference, {source.name: "media"})

@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import re
 import secrets
 import signal
 import sys
@@ -16,6 +17,7 @@ from typing import Any, NoReturn
 from emostream.console import write_anything
 from emostream.errors import EmostreamError
 from emostream.labels import DEFAULT_LABELS
+from emostream.people.limits import MOST_PEOPLE
 from emostream.shadowing import refuse_shadowed_packages
 from emostream.urls import hide_secrets
 from stream.pubsub.messages import DEFAULT_ENDPOINT
@@ -263,11 +265,20 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 def _add_people(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--people",
-        type=int,
+        type=_people,
         default=1,
-        choices=(0, 1),
-        help="1: the person in front; 0: look for nobody and judge whatever is there",
+        metavar="N|all",
+        help="1: the person in front; N: so many, each on topics of their own (cam0, cam0-p2 …); all: "
+        f"{MOST_PEOPLE} at most; 0: look for nobody and judge whatever is there",
     )
+
+
+def _people(text: str) -> int:
+    if text == "all":
+        return MOST_PEOPLE
+    if not re.fullmatch(f"[0-{MOST_PEOPLE}]", text):
+        raise argparse.ArgumentTypeError(f"{text!r}: wanted 0 to {MOST_PEOPLE}, or all")
+    return int(text)
 
 
 def _add_windows(parser: argparse.ArgumentParser) -> None:

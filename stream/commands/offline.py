@@ -7,6 +7,7 @@ pipeline is tested against it.
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +21,17 @@ from emostream.inference.kv_cache import CACHE_ARGUMENT
 from emostream.media import MediaStats
 from emostream.model.modeling import EmostreamForCausalLM
 from emostream.model.processor import EmostreamProcessor
+from emostream.people.presence import Attendance
 from stream.commands.file_windows import file_windows
 from stream.pubsub.messages import Label, Latency, encode
 from stream.pubsub.messages import Window as Stretch
 from stream.pubsub.recording import RecordingError
 from stream.windows.attendance import Attendant
 from stream.windows.config import InferenceConfig
-from stream.windows.presence_fields import NOBODY, presence_fields
+from stream.windows.person_names import check_person_names
+from stream.windows.presence_fields import NOBODY, presence_fields, track_of
 from stream.windows.smoothing import Rolling
+from stream.windows.window import Window
 
 SESSION = "infer"
 
@@ -51,14 +55,15 @@ def infer(
         processor: Likewise.
         config: Windows and smoothing, as the live pipeline's.
         labels: Label list.
-        source: Name in the messages.
+        source: Name in the messages; of several people, of the first.
         audio_track: Which of several sound tracks, from 1; None takes the best one with sound in it.
         stats: Where to count, and to note for people, what reading meets.
 
     Raises:
         MediaError: The file cannot be read.
+        ConfigError: So many people of the source cannot have names.
     """
-    rolling = Rolling(config.smoothing_s, config.hysteresis)
+    check_person_names([source], config.people)
     stats = MediaStats() if stats is None else stats
     windows = file_windows(
         path,
@@ -68,32 +73,59 @@ def infer(
         most_samples=processor.context_samples(),
         stats=stats,
     )
-    seq = 0
-    attendant = Attendant(model.config) if config.people else None
-    nobody, found = 0, None
+    attendant = Attendant(model.config, config.people) if config.people else None
+    judged: dict[str, _Judged] = {}
+    nobody = 0
     for window in windows:
         if window.lost:
             continue
-        if attendant is not None:
-            window, found = attendant.attend(window)
-            if window.lost:
-                nobody += 1
-                continue
+        people = [(window, None)] if attendant is None else attendant.attend(window)
+        shown = [(seen, found) for seen, found in people if not seen.lost]
+        nobody += not shown
+        for seen, found in shown:
+            if seen.source not in judged:
+                judged[seen.source] = _Judged(Rolling(config.smoothing_s, config.hysteresis))
+            yield judged[seen.source].label(
+                seen, found, model, processor, labels, config.model_name
+            )
+    if nobody:
+        stats.note(f"no label for {nobody} window{'s' * (nobody != 1)}: {NOBODY}")
+    elif not judged:
+        stats.note("of every window, more than half of the picture and of the sound is missing")
+
+
+@dataclass
+class _Judged:
+    """What goes on from label to label of one person."""
+
+    rolling: Rolling
+    seq: int = 0
+
+    def label(
+        self,
+        window: Window,
+        found: Attendance | None,
+        model: EmostreamForCausalLM,
+        processor: EmostreamProcessor,
+        labels: tuple[str, ...],
+        model_name: str,
+    ) -> Label:
         begun_s = time.perf_counter()
         frames = [frame.rgb for frame in window.frames]
         scores = _scores(model, processor, labels, frames, window.pcm)
         spent_ms = 1e3 * (time.perf_counter() - begun_s)
-        yield Label(
+        self.seq += 1
+        return Label(
             session=SESSION,
-            seq=seq,
-            source=source,
+            seq=self.seq - 1,
+            source=window.source,
             timestamp_s=window.end_s,
             unix_time_s=None,
             published_s=time.time(),
             window=Stretch(id=window.id, start_s=window.start_s, end_s=window.end_s),
             label=max(scores, key=scores.__getitem__),
             scores=scores,
-            smoothed=rolling.update(window.end_s, scores),
+            smoothed=self.rolling.update(window.end_s, scores, track_of(found)),
             modalities=window.modalities,
             frames_used=window.frames_used,
             audio_gap_ms=window.audio_gap_ms,
@@ -102,14 +134,9 @@ def infer(
             latency_ms=Latency(
                 capture=0.0, queue=0.0, encode=0.0, prefill=spent_ms, decode=0.0, total=spent_ms
             ),
-            model=config.model_name,
+            model=model_name,
             **presence_fields(found),
         )
-        seq += 1
-    if nobody:
-        stats.note(f"no label for {nobody} window{'s' * (nobody != 1)}: {NOBODY}")
-    elif seq == 0:
-        stats.note("of every window, more than half of the picture and of the sound is missing")
 
 
 def write_labels(labels: Iterable[Label], out: Path) -> int:

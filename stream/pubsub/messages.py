@@ -148,7 +148,7 @@ class Absent(_Checked, frozen=True, kw_only=True):
 
     Attributes:
         video: nobody visible, or face too small.
-        audio: nobody speaking.
+        audio: nobody speaking, or voice unattributed.
     """
 
     video: str | None = None
@@ -250,6 +250,10 @@ class Label(_Envelope, frozen=True, kw_only=True):
         face: Whose emotion it is; null if not visible.
         speech_ratio: Share of the window in which somebody speaks; null where nobody listened.
         absent: Why a modality was left out though it was captured; null where nobody looked.
+        left_out: How many people are visible and get no label; null where nobody looked.
+        voice: attributed: the only person in view speaks. unattributed: several were in view in this window and
+            somebody speaks, so that each is judged by the picture alone. null: nobody speaks, nobody is in view, or
+            nobody looked.
     """
 
     topic: Annotated[str, Meta(pattern=rf"^emotion\.{SOURCE_PATTERN}\.label$")] = ""
@@ -268,6 +272,8 @@ class Label(_Envelope, frozen=True, kw_only=True):
     face: Face | None = None
     speech_ratio: Probability | None = None
     absent: Absent | None = None
+    left_out: Count | None = None
+    voice: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -313,7 +319,8 @@ class Status(_Envelope, frozen=True, kw_only=True):
 
     Attributes:
         state: starting: loading and warming up. live: all is well. degraded: a modality is
-            impaired. lost: no data, so no labels. stopped: the last message of the session.
+            impaired. lost: no data, so no labels. stopped: the last message of the session; of a
+            person beyond the first (`cam0-p2`), that they have left, until somebody else comes.
         detail: One line for a person: what is wrong and what is being done about it; may be empty.
         fps_in: Video frames that arrive from capture, per second; 0 without video.
         hops_per_s: Labels published, per second.
@@ -324,6 +331,9 @@ class Status(_Envelope, frozen=True, kw_only=True):
         face: The one who is judged; null if not visible.
         speech_ratio: Share of the newest window in which somebody speaks; null where nobody listened.
         absent: Why a modality is left out though it is captured; null where nobody looked.
+        left_out: How many people are visible and get no label; null where nobody looked.
+        voice: attributed: the only person in view speaks. unattributed: several were in view in the newest window and
+            somebody speaks. null: nobody speaks, nobody is in view, or nobody looked.
     """
 
     topic: Annotated[str, Meta(pattern=rf"^status\.{SOURCE_PATTERN}$")] = ""
@@ -338,6 +348,8 @@ class Status(_Envelope, frozen=True, kw_only=True):
     face: Face | None = None
     speech_ratio: Probability | None = None
     absent: Absent | None = None
+    left_out: Count | None = None
+    voice: str | None = None
 
 
 Event = Label | Reasoning | Status

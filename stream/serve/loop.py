@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from emostream.people.limits import MOST_PEOPLE
 from stream.pubsub.messages import Label, Status
 from stream.pubsub.publisher import Outlet
 from stream.serve.compose import Explained, capture_time_s, label_message, reasoning_message
@@ -23,7 +24,7 @@ from stream.serve.model import import_torch
 from stream.transport.protocol import PCM_RATE_HZ, Clock, Modality
 from stream.transport.receiver import Receiver
 from stream.windows.config import InferenceConfig
-from stream.windows.presence_fields import NOBODY
+from stream.windows.presence_fields import track_of, why_no_label
 from stream.windows.sorting import Sorter
 from stream.windows.source_state import SourceState
 from stream.windows.window import Window
@@ -96,6 +97,9 @@ class InferenceLoop:
         """What is known of each source; for reading once `run` has returned."""
         return self._states
 
+    def _everyone(self) -> list[SourceState]:
+        return [person for state in list(self._states.values()) for person in state.everyone]
+
     def count_restarts(self, restarts: Callable[[str], int]) -> None:
         """Add how often a source's capture processes were started again to its status."""
         self._restarts = restarts
@@ -141,7 +145,7 @@ class InferenceLoop:
             self._stop = True
             self._receiver.wake()
             receiving.join()
-            for state in self._states.values():
+            for state in self._everyone():
                 state.state = "stopped"
             self._publish_status(time.perf_counter())
         if self._failure is not None:
@@ -186,10 +190,11 @@ class InferenceLoop:
 
     def _warm_up(self) -> None:
         """Pay for lazy initialisation, graph captures and memory before the first label is due."""
+        at_once = min(MOST_PEOPLE, len(self._states) * self._config.people)
         self._recognizer.warm_up(
             num_frames=self._config.num_frames,
             audio_samples=round(self._config.window_s * PCM_RATE_HZ),
-            sources=max(1, len(self._states)),
+            sources=max(1, len(self._states), at_once),
         )
         if self._config.people:
             for name in self._states:
@@ -225,21 +230,28 @@ class InferenceLoop:
         self._retire()
 
     def _retire(self) -> None:
-        """Say that visitors who have left are gone, and forget them: a source that was not asked for ends by itself."""
-        gone = [
-            state
-            for state in self._states.values()
-            if state.name not in self._asked_for
-            and state.finished
-            and state.name not in self._recognizer.reasoning_sources
-            and state.name not in self._unexplained
-        ]
-        for state in gone:
-            state.state, state.detail = "stopped", ""
-            with self._lock:
-                status = state.status(time.perf_counter(), self._restarts(state.name))
-                del self._states[state.name]
-            self._publisher.publish(status)
+        """Say that visitors and people who have left are gone, and forget them.
+
+        A source that was not asked for ends by itself, and so does a person of whom nothing is seen any more.
+        """
+        for state in list(self._states.values()):
+            if state.name not in self._asked_for and state.finished:
+                gone = state.everyone
+            else:
+                gone = tuple(person for person in state.people.values() if person.left)
+            for person in gone:
+                unexplained = state.finished and person.name in self._unexplained
+                writing = person.name in self._recognizer.reasoning_sources
+                if person.people or unexplained or writing:
+                    continue
+                person.state, person.detail = "stopped", ""
+                with self._lock:
+                    status = person.status(time.perf_counter(), self._restarts(state.name))
+                    del (self._states if person is state else state.people)[person.name]
+                self._publisher.publish(status)
+                self._recognizer.forget(person.name)
+                self._attendants.pop(person.name, None)
+                self._unexplained.pop(person.name, None)
 
     def _idle_s(self, now_s: float) -> float:
         """Until the next deadline, or for a while: whatever arrives wakes us, a signal does not."""
@@ -252,7 +264,8 @@ class InferenceLoop:
 
     def _waits_for_answer(self, state: SourceState) -> bool:
         """Whether a source is paced by the model, so that its answer is finished before it moves on."""
-        return state.lossless and state.name in self._recognizer.reasoning_sources
+        reasoning = self._recognizer.reasoning_sources
+        return state.lossless and any(person.name in reasoning for person in state.everyone)
 
     def _grant_credit(self, state: SourceState) -> None:
         """Let a lossless source send as much again as has come of it."""
@@ -261,17 +274,18 @@ class InferenceLoop:
             state.uncredited = 0
 
     def _label(self, windows: list[tuple[SourceState, Window, float]]) -> None:
-        for state, window, _ in windows:
-            if window.frames and self._publisher.preview_wanted(state.name):
-                newest = window.frames[-1]
-                self._publisher.publish_preview(state.name, newest.time_s, newest.rgb)
         begun_s = time.perf_counter()
         with self._interruptible():
-            attended = [(state, self._attend(state, window), at) for state, window, at in windows]
+            attended = [
+                (person, seen, ready_s, window)
+                for state, window, ready_s in windows
+                for person, seen in self._attend(state, window)
+            ]
         looked_s = time.perf_counter() - begun_s
-        for (state, window, _), (_, left, _) in zip(windows, attended, strict=True):
-            self._note_presence(state, window, nobody=left.lost and not window.lost)
-        seen = [entry for entry in attended if not entry[1].lost]
+        for person, left, _, window in attended:
+            self._show(person, window)
+            self._note_presence(person, window, left)
+        seen = [(person, left, ready_s) for person, left, ready_s, _ in attended if not left.lost]
         if not seen:
             return
         with self._interruptible():
@@ -284,21 +298,34 @@ class InferenceLoop:
             elif state.clock == "media" and self._config.reason_every_s:
                 self._unexplained[state.name] = window, Explained(label, captured_s, 0.0)
 
-    def _attend(self, state: SourceState, window: Window) -> Window:
-        """The window without what nobody is in; the source's messages say who is there."""
+    def _show(self, state: SourceState, window: Window) -> None:
+        if window.frames and self._publisher.preview_wanted(state.name):
+            newest = window.frames[-1]
+            self._publisher.publish_preview(state.name, newest.time_s, newest.rgb)
+
+    def _attend(self, state: SourceState, window: Window) -> list[tuple[SourceState, Window]]:
+        """Of everybody who is shown, the window without what they are not in; their messages say who is there."""
         if not self._config.people:
-            return window
+            return [(state, window)]
         if state.name not in self._attendants:
             self._new_attendant(state.name)
-        attended, state.attendance = self._attendants[state.name].attend(window)
-        return attended
+        attended = self._attendants[state.name].attend(window)
+        out = []
+        with self._lock:  # the receiving thread publishes everybody's status
+            for seen, found in attended:
+                person = self._sorter.person(state, seen.source)
+                person.attendance = found
+                out.append((person, seen))
+            for person in state.people.values():
+                person.left = all(person is not other for other, _ in out)
+        return out
 
     def _new_attendant(self, source: str) -> None:
         from stream.windows.attendance import Attendant
 
-        self._attendants[source] = Attendant(self._recognizer.config)
+        self._attendants[source] = Attendant(self._recognizer.config, self._config.people)
 
-    def _note_presence(self, state: SourceState, window: Window, *, nobody: bool) -> None:
+    def _note_presence(self, state: SourceState, window: Window, left: Window) -> None:
         impaired = [
             f"{name} {presence}"
             for name in ("video", "audio")
@@ -306,7 +333,10 @@ class InferenceLoop:
         ]
         state.position_s = window.end_s
         state.state = "lost" if window.lost else "degraded" if impaired else "live"
-        state.detail = ", ".join(impaired + [NOBODY] * nobody)
+        if left.lost and not window.lost:
+            assert state.attendance is not None
+            impaired.append(why_no_label(state.attendance))
+        state.detail = ", ".join(impaired)
         with self._lock:  # the receiving thread may be adding what the status is made of
             news = self._news(state)
         self._publish_all(news)
@@ -321,7 +351,8 @@ class InferenceLoop:
         looked_s: float,
     ) -> Label:
         now_s = time.perf_counter()
-        smoothed = state.rolling.update(window.end_s, recognition.scores)
+        whose = track_of(state.attendance)
+        smoothed = state.rolling.update(window.end_s, recognition.scores, whose)
         label = label_message(
             state,
             window,
@@ -365,7 +396,7 @@ class InferenceLoop:
         writing = self._recognizer.reasoning_sources
         ends = [
             state
-            for state in self._states.values()
+            for state in self._everyone()
             if state.finished and state.name in self._unexplained and state.name not in writing
         ]
         return ends[: self._recognizer.slots - len(writing)]
@@ -386,9 +417,10 @@ class InferenceLoop:
             steps = self._recognizer.reason()
         for step in steps:
             explained = self._explained[str(step.key)]
+            state = next(person for person in self._everyone() if person.name == step.key)
             now_s = time.perf_counter()
             if step.done or now_s - explained.sent_s >= REASONING_EVERY_S:
-                self._publish_reasoning(self._states[str(step.key)], explained, step, now_s)
+                self._publish_reasoning(state, explained, step, now_s)
                 explained.sent_s = now_s
 
     def _publish_reasoning(
@@ -405,7 +437,7 @@ class InferenceLoop:
 
     def _publish_status(self, now_s: float) -> None:
         with self._lock:
-            statuses = [self._status(state, now_s) for state in self._states.values()]
+            statuses = [self._status(state, now_s) for state in self._everyone()]
         self._publish_all(statuses)
         self._status_due_s = now_s + STATUS_EVERY_S
 
@@ -415,7 +447,7 @@ class InferenceLoop:
         return [] if told or self._stop else [self._status(state, time.perf_counter())]
 
     def _status(self, state: SourceState, now_s: float) -> Status:
-        status = state.status(now_s, self._restarts(state.name))
+        status = state.status(now_s, self._restarts((state.of or state).name))
         state.told = (status.state, status.detail)
         return status
 

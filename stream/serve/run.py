@@ -114,11 +114,11 @@ def run(config: RunConfig) -> int:
         _say(f"publishing {names} on {publisher.endpoint}")
         loop.run()
         failed = [state for state in loop.states.values() if state.failed]
-        for state in loop.states.values():
-            if state.answers:
+        for person in (person for state in loop.states.values() for person in state.everyone):
+            if person.answers:
                 _say(
-                    f"{state.name}: {state.labels} labels; the reasoned answer agreed with the label "
-                    f"{state.agreements} of {state.answers} times"
+                    f"{person.name}: {person.labels} labels; the reasoned answer agreed with the label "
+                    f"{person.agreements} of {person.answers} times"
                 )
     return 2 if failed and len(failed) == len(loop.states) else 0
 

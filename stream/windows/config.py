@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from emostream.errors import ConfigError
+from emostream.people.limits import MOST_PEOPLE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,8 +18,8 @@ class InferenceConfig:
             one too.
         smoothing_s: Time constant of the rolling label.
         hysteresis: Lead in probability that a new rolling label needs.
-        people: 1: look for the person in front, and leave out of a window what nobody is in; 0: every window is judged
-            as it is.
+        people: How many people are looked for, `MOST_PEOPLE` at most: 1 is the one in front. What nobody is in is left
+            out of a window. 0: every window is judged as it is.
         model_name: As published in every label.
     """
 
@@ -37,8 +38,10 @@ class InferenceConfig:
                 f"run: window of {self.window_s} s, {self.num_frames} frames, hop of {self.hop_steps} steps; "
                 "all must be above 0."
             )
-        if self.people not in (0, 1):
-            raise ConfigError(f"run: --people is {self.people}; wanted 1, or 0 to look for nobody.")
+        if not 0 <= self.people <= MOST_PEOPLE:
+            raise ConfigError(
+                f"run: --people is {self.people}; wanted 1 to {MOST_PEOPLE}, all for as many, or 0 to look for nobody."
+            )
         if self.reason_every_s < 0:
             raise ConfigError(
                 f"run: --reason-every-s is {self.reason_every_s}; wanted 0 (off) or more."

@@ -28,9 +28,25 @@ class Rolling:
         self._scores: dict[str, float] = {}
         self._label = ""
         self._time_s = 0.0
+        self._whose: int | None = None
 
-    def update(self, time_s: float, scores: Mapping[str, float]) -> Smoothed:
-        """Take the scores of the window that ends at `time_s` (source clock) and return the rolling state."""
+    def update(
+        self, time_s: float, scores: Mapping[str, float], whose: int | None = None
+    ) -> Smoothed:
+        """Take the scores of a window.
+
+        Args:
+            time_s: Its end, source clock.
+            scores: Of its labels.
+            whose: Number of the person whose they are, None if unknown; with another person it begins anew.
+
+        Returns:
+            The rolling state.
+        """
+        if whose is not None:
+            if self._whose not in (None, whose):
+                self._scores = {}
+            self._whose = whose
         if not self._scores:
             self._scores = dict(scores)
             self._label = max(scores, key=scores.__getitem__)

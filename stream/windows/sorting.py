@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Mapping
 
+from emostream.errors import ConfigError
 from stream.transport.events import Event, PeerLost
 from stream.transport.protocol import (
     Clock,
@@ -17,6 +18,7 @@ from stream.transport.protocol import (
     Watermark,
 )
 from stream.windows.config import InferenceConfig
+from stream.windows.person_names import check_person_names
 from stream.windows.smoothing import Rolling
 from stream.windows.source_state import Losses, SourceState
 from stream.windows.windower import Windower
@@ -34,9 +36,13 @@ class Sorter:
 
     Attributes:
         states: What is known of each source.
+
+    Raises:
+        ConfigError: So many people of a source cannot have names.
     """
 
     def __init__(self, config: InferenceConfig, sources: Mapping[str, Clock], dynamic: bool):
+        check_person_names(sources, config.people)
         self._config = config
         self._dynamic = dynamic
         self._live = False
@@ -68,6 +74,11 @@ class Sorter:
         if state is None:
             if not isinstance(message, Hello) or not self._dynamic:
                 _log.warning("data of %s, which was not asked for, is ignored", event.source)
+                return
+            try:
+                check_person_names((*self.states, event.source), self._config.people)
+            except ConfigError as error:
+                _log.warning("data of %s is ignored: %s", event.source, error)
                 return
             state = self.states[event.source] = self._new_state(event.source, message.clock)
         windower = state.windower
@@ -150,10 +161,22 @@ class Sorter:
             state.windower.set_lateness(modality, lateness_s)
         state.note_losses()
 
+    def person(self, state: SourceState, name: str) -> SourceState:
+        """What is known of a person of a source; the first has the source's name."""
+        if name == state.name:
+            return state
+        if name not in state.people:
+            state.people[name] = state.person(name, self._rolling())
+        return state.people[name]
+
+    def _rolling(self) -> Rolling:
+        return Rolling(self._config.smoothing_s, self._config.hysteresis)
+
     def _new_state(self, name: str, clock: Clock) -> SourceState:
-        rolling = Rolling(self._config.smoothing_s, self._config.hysteresis)
         detail = "" if self._live else f"loading {self._config.model_name}"
-        return SourceState(name=name, clock=clock, lossless=False, rolling=rolling, detail=detail)
+        return SourceState(
+            name=name, clock=clock, lossless=False, rolling=self._rolling(), detail=detail
+        )
 
     def note_ready(self, now_s: float) -> None:
         """Remember since when each source's next window has been ready."""

@@ -79,6 +79,9 @@ class SourceState:
         agreements: Those of them that named the label of the same window.
         labels: Label messages so far.
         attendance: Who is there in the newest window; None where nobody looks.
+        of: Of a person beyond the first, the source in whose picture they are; its capture is theirs.
+        people: The people beyond the first, by name.
+        left: Such a person has left, and is forgotten once an answer about them is written.
     """
 
     name: str
@@ -109,11 +112,38 @@ class SourceState:
     agreements: int = 0
     labels: int = 0
     attendance: "Attendance | None" = None
+    of: "SourceState | None" = None
+    people: "dict[str, SourceState]" = field(default_factory=dict)
+    left: bool = False
+
+    @property
+    def everyone(self) -> "tuple[SourceState, ...]":
+        """The people beyond the first, and the first, by whose end the others have ended."""
+        return (*self.people.values(), self)
+
+    def person(self, name: str, rolling: Rolling) -> "SourceState":
+        """Somebody in this source's picture who has a name of their own."""
+        return SourceState(
+            name=name,
+            clock=self.clock,
+            lossless=self.lossless,
+            rolling=rolling,
+            state=self.state,
+            pids=self.pids,
+            losses=self.losses,
+            frames=self.frames,
+            of=self,
+        )
+
+    @property
+    def _capture(self) -> "SourceState":
+        return self.of or self
 
     @property
     def finished(self) -> bool:
         """Whether a file has been read to its end and every window of it taken."""
-        return self.windower is not None and self.windower.finished
+        windower = self._capture.windower
+        return windower is not None and windower.finished
 
     @property
     def failed(self) -> bool:
@@ -146,15 +176,15 @@ class SourceState:
 
     def source_time_s(self, now_s: float) -> float | None:
         """Source time now, `now_s` being `perf_counter`'s; None for files that are not paced."""
-        if self.clock == "host":
+        if self._capture.clock == "host":
             return now_s
-        return None if self.epoch_s is None else now_s - self.epoch_s
+        return None if self._capture.epoch_s is None else now_s - self._capture.epoch_s
 
     def host_time_s(self, source_s: float) -> float | None:
         """`perf_counter` time of an instant of the source clock; None for files that are not paced."""
-        if self.clock == "host":
+        if self._capture.clock == "host":
             return source_s
-        return None if self.epoch_s is None else self.epoch_s + source_s
+        return None if self._capture.epoch_s is None else self._capture.epoch_s + source_s
 
     def unix_time_s(self, source_s: float) -> float | None:
         """Unix time of an instant of the source clock, by the system clock as it stands now."""
@@ -178,17 +208,15 @@ class SourceState:
     def full_detail(self) -> str:
         """All that is wrong: with the last window, with capture, with its clock; empty if nothing is."""
         problems = [loss.problem for loss in self.losses.values() if loss.problem]
-        if self.clock_uncertainty_s > 0:
-            problems.append(
-                f"captured on another host, clock ± {1e3 * self.clock_uncertainty_s:.1f} ms"
-            )
+        if (uncertainty_s := self._capture.clock_uncertainty_s) > 0:
+            problems.append(f"captured on another host, clock ± {1e3 * uncertainty_s:.1f} ms")
         return "; ".join(dict.fromkeys([self.detail, *problems])).strip("; ")
 
     def status(self, now_s: float, process_restarts: int) -> Status:
         """The heartbeat as it stands; devices are reopened, and their processes started again."""
-        source_s = now_s
-        if self.clock == "media":
-            source_s = self.position_s if self.epoch_s is None else now_s - self.epoch_s
+        source_s, windower = self.source_time_s(now_s), self._capture.windower
+        if source_s is None:
+            source_s = self.position_s
         return Status(
             source=self.name,
             timestamp_s=source_s,
@@ -197,7 +225,7 @@ class SourceState:
             detail=self.full_detail,
             fps_in=self.frames.rate(now_s),
             hops_per_s=self.hops.rate(now_s),
-            skipped=0 if self.windower is None else self.windower.skipped,
+            skipped=0 if windower is None else windower.skipped,
             restarts=self.restarts(process_restarts),
             uptime_s=now_s - self.began_s,
             **presence_fields(self.attendance),

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from emostream.people.presence import (
     MOST_PEOPLE,
     NOBODY_SPEAKING,
     NOBODY_VISIBLE,
+    VOICE_UNATTRIBUTED,
     Cast,
     People,
     Person,
@@ -117,6 +119,49 @@ def test_the_cap_counts_who_is_left_out():
     cast = Cast(MOST_PEOPLE)
     chosen = cast.choose(0.0, tuple(track(n, 100 - n) for n in range(1, 12)))
     assert [t.number for t in chosen] == list(range(1, 9))
+
+
+def test_a_place_is_kept_for_who_is_out_of_sight_for_a_moment():
+    cast = Cast(3)
+
+    def shown(time_s: float, *numbers: int) -> list[int | None]:
+        tracks = tuple(replace(track(n, 100 - n), seen_s=time_s) for n in numbers)
+        return [chosen and chosen.number for chosen in cast.choose(time_s, tracks)]
+
+    assert shown(0.0, 1, 2) == [1, 2, None]
+    assert shown(1.0) == [None] * 3  # both stand behind a pillar
+    assert cast.taken == (True, True, False)
+    assert shown(2.0, 2) == [None, 2, None]
+    assert shown(2.5, 2, 3) == [None, 2, 3]  # a free place is there
+    assert shown(3.0, 1, 2, 3) == [1, 2, 3]
+    assert shown(4.0, 2, 3, 4) == [4, 2, 3]  # none is free: the hidden one's is taken
+    assert shown(5.0, 1, 2, 3, 4) == [4, 2, 3]
+    assert shown(8.5) == [None] * 3
+    assert cast.taken == (False,) * 3
+
+
+def test_a_voice_is_the_only_visible_person_s_or_nobody_s():
+    somebody = Person.of(track(1, 64), time_s=0.0)
+
+    def scene(people: int, *shown: Person | None) -> Scene:
+        return Scene(time_s=0.0, width=640, height=360, people=people, shown=shown)
+
+    def voice(*arguments, **options) -> tuple[str | None, str | None]:
+        found = attendance(*arguments, **options)
+        return found.voice, found.absent.audio
+
+    alone, both = scene(1, somebody), scene(2, somebody, somebody)
+    unattributed = ("unattributed", VOICE_UNATTRIBUTED)
+    assert voice(alone, 0.5) == ("attributed", None)
+    assert voice(alone, 0.05) == (None, NOBODY_SPEAKING)
+    assert voice(both, 0.05, crowd=True) == (None, NOBODY_SPEAKING)
+    assert [voice(both, 0.5, place, crowd=True) for place in (0, 1)] == [unattributed] * 2
+    assert voice(alone, 0.5, crowd=True) == unattributed  # somebody else has just left
+    # Heard and not seen: the first place's, unless somebody is seen in another.
+    assert voice(scene(0, None), 0.5) == (None, None)
+    assert voice(scene(0, None, None), 0.5, 1) == unattributed
+    assert voice(scene(1, None, somebody), 0.5) == unattributed
+    assert voice(scene(1, None, somebody), 0.5, 1) == ("attributed", None)
 
 
 def test_without_pictures_or_sound_nothing_is_said_of_them():

@@ -67,9 +67,9 @@ def tiny():
 
 
 def streamed(path, model, processor, config, seed):
-    """The same file through the live pipeline's windower and model, in pieces of random length."""
+    """The same file through the live pipeline's windower and model, in pieces of random length, by name and window."""
     recognizer, out = Recognizer(model, processor), {}
-    attendant = Attendant(model.config) if config.people else None
+    attendant = Attendant(model.config, config.people) if config.people else None
     generator = random.Random(seed)
     with MediaReader(path, chunk_s=generator.uniform(0.01, 0.7)) as reader:
         streams = [name for name in ("video", "audio") if getattr(reader.info, name) is not None]
@@ -83,10 +83,12 @@ def streamed(path, model, processor, config, seed):
 
         def drain():
             while (window := windower.advance()) is not None:
-                if attendant is not None:
-                    window, _ = attendant.attend(window)
-                if not window.lost:
-                    out[window.id] = window, recognizer.recognize([media_window(window)])[0]
+                people = [(window, None)] if attendant is None else attendant.attend(window)
+                seen = [seen for seen, _ in people if not seen.lost]
+                for window, said in zip(
+                    seen, recognizer.recognize([media_window(w) for w in seen]), strict=True
+                ):
+                    out[window.source, window.id] = window, said
 
         held = []
         for event in reader:
@@ -117,7 +119,7 @@ def test_streaming_equals_the_offline_reference(tmp_path, tiny, name, hop_steps)
     path = write_media(tmp_path / name, *CASES[name])
     config = InferenceConfig(hop_steps=hop_steps)
     reference = {
-        label.window.id: label
+        (label.source, label.window.id): label
         for label in infer(path, model, processor, config, DEFAULT_LABELS, source="x")
     }
     live = streamed(path, model, processor, config, seed=hop_steps)
@@ -174,9 +176,10 @@ def test_a_stream_that_changes_its_size_is_labelled_throughout(tmp_path, tiny):
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
     reference = list(infer(path, *tiny, InferenceConfig(), DEFAULT_LABELS, source="x"))
     live = streamed(path, *tiny, InferenceConfig(), seed=1)
-    assert [label.window.id for label in reference] == list(live) == [8, 9, 10]
+    assert [("x", label.window.id) for label in reference] == list(live)
+    assert [label.window.id for label in reference] == [8, 9, 10]
     for label in reference:
-        assert live[label.window.id][1].scores == pytest.approx(label.scores, abs=1e-4)
+        assert live["x", label.window.id][1].scores == pytest.approx(label.scores, abs=1e-4)
 
 
 def test_a_file_cut_short_is_named_and_says_how_much_was_read(tmp_path, tiny):
@@ -212,29 +215,42 @@ def test_a_file_too_thin_for_any_label_says_why(tmp_path, tiny):
     assert any("more than half" in problem for problem in stats.problems)
 
 
-@pytest.mark.parametrize("frame_crop", ["whole", "face"])
-def test_streaming_equals_the_offline_reference_where_people_come_and_go(tmp_path, frame_crop):
+@pytest.mark.parametrize(
+    ("frame_crop", "people"), [("whole", 1), ("face", 1), ("face", 3), ("whole", 3)]
+)
+def test_streaming_equals_the_offline_reference_where_people_come_and_go(
+    tmp_path, frame_crop, people
+):
     model, processor = from_preset("tiny", seed=1)
     model.config.frame_crop = frame_crop
     frames = np.stack([frame.rgb for frame in iter_frames(DEMO)])[: round(9.6 * 12.5)]
+    second = frames[::-1] // (2, 1, 1)  # in other clothes
     frames[: round(4.2 * 12.5)] = 90  # an empty room
     frames[round(8.1 * 12.5) :] = 90
+    if people > 1:
+        second[: round(5.3 * 12.5)] = 90
+        frames = np.concatenate((frames, second), axis=2)
     pcm = read_audio(DEMO, 0, 9.6).pcm
     pcm[: round(2.5 * 16_000)] = 0
-    write_mp4(tmp_path / "visit.mp4", frames, pcm, 12.5, 16_000)
-    config = InferenceConfig(people=1)
+    write_mp4(tmp_path / "visit.mp4", frames.astype(np.uint8), pcm, 12.5, 16_000)
+    config = InferenceConfig(people=people)
     reference = list(
         infer(tmp_path / "visit.mp4", model, processor, config, DEFAULT_LABELS, source="x")
     )
     live = streamed(tmp_path / "visit.mp4", model, processor, config, seed=0)
-    assert [label.window.id for label in reference] == list(live)
-    assert {(label.people, label.modalities.video) for label in reference} == {
-        (0, "missing"),
-        (1, "degraded"),
-        (1, "ok"),
-    }
+    assert [(label.source, label.window.id) for label in reference] == list(live)
+    if people == 1:
+        assert {(label.people, label.modalities.video) for label in reference} == {
+            (0, "missing"),
+            (1, "degraded"),
+            (1, "ok"),
+        }
+    else:
+        assert {label.source for label in reference} == {"x", "x-p2"}
+        assert [label.seq for label in reference if label.source == "x-p2"] == list(range(9))
+        assert {label.voice for label in reference} == {None, "attributed", "unattributed"}
     for label in reference:
-        window, recognition = live[label.window.id]
+        window, recognition = live[label.source, label.window.id]
         assert recognition.scores == pytest.approx(label.scores, abs=1e-4)
         assert window.modalities == label.modalities
         assert window.frames_used == label.frames_used

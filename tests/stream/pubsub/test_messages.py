@@ -104,6 +104,8 @@ BROKEN: list[tuple[messages.Event, dict[str, Any]]] = [
     (reasoning(), {"tokens": "9"}),
     (label(), {"people": -1}),
     (label(), {"speech_ratio": 1.2}),
+    (label(), {"left_out": -1}),
+    (status(), {"voice": True}),
     (label(), {"absent": {"video": 1}}),
     (label(), {"face": {"box": [0, 0, 1], "confidence": 0.9, "track": 1}}),
     (label(), {"face": {"box": [0, 0, -1, 1], "confidence": 0.9, "track": 1}}),
@@ -129,6 +131,8 @@ PRESENCE = {
     "face": messages.Face(box=(0.25, -0.1, 0.5, 0.5), confidence=0.9, track=7),
     "speech_ratio": 0.4,
     "absent": messages.Absent(video=None, audio="nobody speaking"),
+    "left_out": 0,
+    "voice": "attributed",
 }
 
 
@@ -140,7 +144,7 @@ def test_who_is_there_is_carried_and_older_messages_lack_it(event: messages.Even
     older = {name: value for name, value in raw.items() if name not in PRESENCE}
     validator(kind_of(event)).validate(older)
     read = messages.decode_payload(json.dumps(older).encode())
-    assert [getattr(read, name) for name in PRESENCE] == [None] * 4
+    assert [getattr(read, name) for name in PRESENCE] == [None] * len(PRESENCE)
 
 
 @pytest.mark.parametrize("event", [label(**PRESENCE), status(**PRESENCE)], ids=kind_of)

@@ -79,7 +79,7 @@ def states(attended: list[tuple]) -> list[tuple[Presence, Presence]]:
 def test_who_is_there_all_the_time_changes_nothing(actors, config, spoken):
     attendant = Attendant(config)
     for window in windows(actors, ["she"] * 11, spoken):
-        attended, found = attendant.attend(window)
+        [(attended, found)] = attendant.attend(window)
         assert attended == window
         assert (found.people, found.face.track) == (1, 1)
         assert found.speech_ratio > 0.3
@@ -89,7 +89,7 @@ def test_who_is_there_all_the_time_changes_nothing(actors, config, spoken):
 def test_the_model_is_not_shown_an_empty_room(actors, config):
     attendant = Attendant(config)
     shown = ["nobody"] * 8 + ["she"] * 3 + ["nobody"] * 4
-    attended = [attendant.attend(window) for window in windows(actors, shown)]
+    attended = [attendant.attend(window)[0] for window in windows(actors, shown)]
     room = actors["nobody"]
     videos = [video for video, _ in states(attended)]
     # She comes, is bridged for one frame, and is gone.
@@ -108,7 +108,7 @@ def test_silence_and_noise_are_left_out(actors, config, spoken):
     hiss = np.random.default_rng(0).normal(0, 0.05, 64_000).astype(np.float32)
     pcm = np.concatenate((hiss, spoken[:64_000], np.zeros(80_000, np.float32)))
     attendant = Attendant(config)
-    attended = [attendant.attend(window) for window in windows(actors, ["she"] * 26, pcm)]
+    attended = [attendant.attend(window)[0] for window in windows(actors, ["she"] * 26, pcm)]
     ratios = [found.speech_ratio for _, found in attended]
     heard = [window.pcm is not None for window, _ in attended]
     assert heard == [ratio >= 0.1 for ratio in ratios]
@@ -125,7 +125,7 @@ def test_a_face_is_cut_out_of_each_frame_once_whatever_the_window(actors, config
     face = replace_crop(config, "face")
     attendant, seen = Attendant(face), {}
     for window in windows(actors, ["she"] * 14):
-        attended, _ = attendant.attend(window)
+        [(attended, _)] = attendant.attend(window)
         for frame in attended.frames:
             assert frame.rgb.shape == (face.vision_config.image_size,) * 2 + (3,)
             assert np.array_equal(seen.setdefault((frame.key, frame.whose), frame.rgb), frame.rgb)
@@ -134,11 +134,66 @@ def test_a_face_is_cut_out_of_each_frame_once_whatever_the_window(actors, config
 def test_of_two_who_follow_each_other_the_model_sees_the_second_alone(actors, config):
     attendant = Attendant(replace_crop(config, "face"))
     shown = ["she"] * 5 + ["nobody"] * 2 + ["he"] * 5
-    attended = [attendant.attend(window) for window in windows(actors, shown)]
+    attended = [attendant.attend(window)[0] for window in windows(actors, shown)]
     last, found = attended[-1]
     assert found.people == 1
     assert {frame.whose for frame in last.frames} == {found.face.track}
     assert min(frame.key for frame in last.frames) == 8
+
+
+@pytest.fixture(scope="module")
+def both(actors) -> dict[str, np.ndarray]:
+    """(120, 320, 3) frames of the room with her on the left, him on the right, both or nobody."""
+    she, he, room = actors["she"], actors["he"], actors["nobody"]
+    sides = {"nobody": (room, room), "she": (she, room), "he": (room, he), "both": (she, he)}
+    return {name: np.concatenate(parts, axis=1) for name, parts in sides.items()}
+
+
+@pytest.mark.parametrize("frame_crop", ["whole", "face"])
+def test_each_of_two_has_a_name_and_pictures_of_their_own(both, config, frame_crop):
+    attendant = Attendant(replace_crop(config, frame_crop), 2)
+    shown = ["she"] * 8 + ["both"] * 3 + ["he"] * 8 + ["nobody"] * 7
+    attended = [attendant.attend(window) for window in windows(both, shown)]
+    names = [[window.source for window, _ in people] for people in attended]
+    # He is waited for, for three seconds.
+    assert names == [["cam0"]] + [["cam0", "cam0-p2"]] * 17 + [["cam0"]]
+    tracks = [[found.face and found.face.track for _, found in people] for people in attended]
+    assert tracks[:4] == [[1], [1, 2], [1, 2], [1, 2]]
+    assert tracks[11:15] == [[None, 2], [None, 2], [None, None], [None, None]]
+    (hers, _), (his, found) = attended[3]
+    assert (found.people, found.left_out) == (2, 0)
+    assert (hers.modalities.video, his.modalities.video) == ("ok", "degraded")
+    for window, track in ((hers, 1), (his, 2)):
+        assert {frame.whose for frame in window.frames} == {track}
+        for frame in window.frames:
+            assert frame.rgb.shape == (config.vision_config.image_size,) * 2 + (3,)
+    assert not np.array_equal(hers.frames[-1].rgb, his.frames[-1].rgb)
+    assert attended[11][0][0].lost
+    assert not attended[11][1][0].lost
+
+
+def test_who_of_two_speaks_is_left_open(both, config, spoken):
+    attendant = Attendant(replace_crop(config, "face"), 2)
+    shown = ["she"] * 8 + ["both"] + ["he"] * 11
+    attended = [attendant.attend(window) for window in windows(both, shown, spoken)]
+    voices = [[found.voice for _, found in people] for people in attended]
+    assert voices[0] == ["attributed"]
+    assert voices[1:8] == [["unattributed"] * 2] * 7
+    for people in attended[1:8]:
+        for window, found in people:
+            assert (window.pcm, window.modalities.audio) == (None, "missing")
+            assert found.absent.audio == "voice unattributed"
+    # She was out of sight in all of his last window.
+    assert voices[-1] == ["unattributed", "attributed"]
+    assert attended[-1][1][0].pcm is not None
+
+
+def test_who_is_not_shown_is_counted(both, config, spoken):
+    attendant = Attendant(replace_crop(config, "face"))
+    *_, window = windows(both, ["both"] * 8, spoken)
+    [(attended, found)] = attendant.attend(window)
+    assert (found.people, found.left_out, found.voice) == (2, 1, "unattributed")
+    assert attended.pcm is None
 
 
 def replace_crop(config, frame_crop):
@@ -155,7 +210,7 @@ def test_a_frame_that_came_late_into_a_gap_is_not_looked_at(actors, config):
     attendant.attend(second)
     late = [*second.frames]
     late[-2] = replace(late[-2], key=8, rgb=actors["nobody"], repeated=False)
-    attended, found = attendant.attend(replace(second, id=10, frames=tuple(late)))
+    [(attended, found)] = attendant.attend(replace(second, id=10, frames=tuple(late)))
     assert found.people == 1
     assert [frame.key for frame in attended.frames][-2:] == [7, 9]
 
@@ -163,6 +218,6 @@ def test_a_frame_that_came_late_into_a_gap_is_not_looked_at(actors, config):
 def test_sound_too_short_to_be_heard_is_let_through(actors, config):
     [window] = windows(actors, ["she"] * 8)
     pcm = np.zeros(300, np.float32)
-    attended, found = Attendant(config).attend(replace(window, pcm=pcm))
+    [(attended, found)] = Attendant(config).attend(replace(window, pcm=pcm))
     assert attended.pcm is pcm
     assert found.speech_ratio is None
