@@ -17,8 +17,14 @@ def lowest(extras: list[str]) -> list[str]:
     """Requirements of the base installation and of `extras`, each at its lower bound."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     optional = project["optional-dependencies"]
-    texts = [*project["dependencies"], *(text for extra in extras for text in optional[extra])]
-    return [_held(Requirement(text)) for text in texts]
+    held = []
+    for text in [*project["dependencies"], *(text for extra in extras for text in optional[extra])]:
+        requirement = Requirement(text)
+        if requirement.name == project["name"]:
+            held += lowest(sorted(requirement.extras))
+        else:
+            held.append(_held(requirement))
+    return list(dict.fromkeys(held))
 
 
 def _held(requirement: Requirement) -> str:
