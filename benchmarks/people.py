@@ -12,6 +12,7 @@ import argparse
 import csv
 import json
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,11 +28,13 @@ from emostream.media import iter_frames, read_audio
 from emostream.people.faces import BEGIN_FROM, Box, Face, FaceDetector
 from emostream.people.presence import SPEAKING_FROM, People
 from emostream.people.speech import Listener, speech_ratio
-from emostream.people.tracks import Tracker
 from emostream.sampling import grid_index, grid_time
 from training.synth.clip import film
 from training.synth.script import write_script
 from training.synth.speech import plan_speech
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from tests.crowd import crossing, owner
 
 STEP_S = 0.5
 RATE_HZ = 16_000
@@ -229,41 +232,32 @@ def presence(clips: dict[str, dict[int, Rgb]], expected: dict[str, Any]) -> dict
 # Tracks
 
 
-def crossing(tiles: dict[str, list[Rgb]], people: int, seed: int) -> tuple[int, int]:
-    """Talkers whose pictures cross to and fro for 30 s: how often a number changes hands, and numbers too many."""
-    rng = np.random.default_rng(seed)
-    width, height, side = 1280, 720, 280 if people == 2 else 180
-    who = rng.choice(sorted(tiles), people, replace=False)
-    period, phase = rng.uniform(8, 20, people), rng.uniform(0, 2 * np.pi, people)
-    row = 30 + np.linspace(0, height - side - 60, people) * (0.3 if people == 2 else 1)
-    detector, tracker = FaceDetector(), Tracker()
-    owner: dict[int, int] = {}
-    swaps = 0
-    for i in range(round(30 / STEP_S)):
-        time_s = i * STEP_S
-        frame = np.full((height, width, 3), 110, np.uint8)
-        whose = np.full((height, width), -1, np.int8)
-        for k in range(people):
-            x = round(
-                (width - side) / 2 * (1 + math.sin(2 * np.pi * time_s / period[k] + phase[k]))
-            )
-            y = round(row[k] + 20 * math.sin(time_s + k))
-            picture = tiles[who[k]][i % len(tiles[who[k]])]
-            frame[y : y + side, x : x + side] = cv2.resize(picture, (side, side))
-            whose[y : y + side, x : x + side] = k
-        for person in tracker.update(time_s, detector.find(frame)):
-            if person.seen_s != time_s:
-                continue
-            box = person.face.box
-            rows = slice(max(0, round(box.y)), round(box.y + box.height))
-            part = whose[rows, max(0, round(box.x)) : round(box.x + box.width)]
-            counts = np.bincount(part[part >= 0].ravel(), minlength=people)
-            if counts.max() < 0.85 * part.size:
-                continue  # half of one face and half of another
-            k = int(counts.argmax())
-            swaps += owner.setdefault(person.number, k) != k
-            owner[person.number] = k
-    return swaps, len(owner) - people
+def crossings(tiles: dict[str, list[Rgb]], count: int, runs: int) -> dict[str, int]:
+    """Talkers whose pictures cross to and fro for 30 s.
+
+    How often a number or a topic changes hands, how many numbers are given too many, and in how many half seconds a
+    talker who is seen has no topic.
+    """
+    out = {"runs": runs, "swaps": 0, "topics_changed_hands": 0, "numbers_too_many": 0, "untold": 0}
+    for seed in range(runs):
+        who = np.random.default_rng(seed).choice(sorted(tiles), count, replace=False)
+        people, owners, places = People(None), {}, {}
+        pictures = crossing([tiles[name] for name in who], seconds=30, step_s=STEP_S, seed=seed)
+        for time_s, frame, whose in pictures:
+            scene = people.see(time_s, frame)
+            out["untold"] += scene.left_out
+            for place, person in enumerate(scene.shown):
+                if person is None or not person.seen:
+                    continue
+                box = person.box
+                k = owner(whose, box.x, box.y, box.width, box.height)
+                if k is None:
+                    continue
+                out["swaps"] += owners.setdefault(person.track, k) != k
+                out["topics_changed_hands"] += places.setdefault(place, k) != k
+                owners[person.track] = places[place] = k
+        out["numbers_too_many"] += len(owners) - count
+    return out
 
 
 def square_tiles(clips: dict[str, dict[int, Rgb]]) -> dict[str, list[Rgb]]:
@@ -361,20 +355,12 @@ def main() -> None:
         for px in (320, 640) if arguments.thorough else (320,):
             detectors[f"CenterFace {px}"] = CenterFace(arguments.centerface, px).find
     tiles = square_tiles(clips)
-    crossings = {people: [crossing(tiles, people, seed) for seed in range(6)] for people in (2, 4)}
     write_result(
         "people",
         {
             "detectors": compare(detectors, clips, expected),
             "presence": presence(clips, expected),
-            "crossing_30_s": {
-                str(people): {
-                    "runs": len(runs),
-                    "swaps": sum(swaps for swaps, _ in runs),
-                    "numbers_too_many": sum(more for _, more in runs),
-                }
-                for people, runs in crossings.items()
-            },
+            "crossing_30_s": {str(count): crossings(tiles, count, 12) for count in (2, 4)},
             "speech": speech(arguments.corpora),
         },
         arguments.out,

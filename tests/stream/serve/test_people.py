@@ -13,6 +13,7 @@ from stream.pubsub.messages import Label, Status, decode_payload
 from stream.pubsub.recording import Recorder, read, write_table
 from stream.transport.events import Event
 from stream.transport.protocol import Hello
+from stream.view.plot import plot
 from stream.view.state import ViewState
 from stream.windows.config import InferenceConfig
 from stream.windows.person_names import check_person_names
@@ -22,19 +23,19 @@ from tests.stream.live_rig import Live, live, run_command
 from training.synth.media import write_mp4
 
 FPS = 12.5
-COMES_S, GOES_S = 2.2, 7.1
+COMES_S, GOES_S = 4.2, 8.1
 
 
 @pytest.fixture(scope="module")
 def visit(tmp_path_factory) -> Path:
-    """12 s of somebody; from `COMES_S` to `GOES_S` somebody else is beside her."""
-    frames = np.stack([frame.rgb for frame in iter_frames(DEMO)])[: round(12 * FPS)]
+    """13 s of somebody; from `COMES_S` to `GOES_S` somebody else is beside her."""
+    frames = np.stack([frame.rgb for frame in iter_frames(DEMO)])[: round(13 * FPS)]
     second = frames[::-1] // (2, 1, 1)  # in other clothes
     second[: round(COMES_S * FPS)] = 90
     second[round(GOES_S * FPS) :] = 90
     path = tmp_path_factory.mktemp("people") / "visit.mp4"
     pair = np.concatenate((frames, second.astype(np.uint8)), axis=2)
-    write_mp4(path, pair, read_audio(DEMO, 0, 12).pcm, FPS, 16_000)
+    write_mp4(path, pair, read_audio(DEMO, 0, 13).pcm, FPS, 16_000)
     return path
 
 
@@ -50,18 +51,18 @@ def ran(visit) -> Iterator[Live]:
 
 def test_each_has_the_labels_that_infer_gives(ran, visit, tmp_path):
     out = tmp_path / "reference.jsonl"
-    done = run_command("infer", str(visit), "--out", str(out), "--people", "2", "--name", "cam0")
+    options = ["--people", "2", "--name", "cam0", "--hop-steps", "3"]  # a third of them
+    done = run_command("infer", str(visit), "--out", str(out), *options)
     assert done.returncode == 0, done.stderr
     reference = [decode_payload(line) for line in out.read_bytes().splitlines()]
-    for source, least in (("cam0", 17), ("cam0-p2", 8)):
-        wanted = [label for label in reference if label.source == source]
-        labels = ran.labels(source)
-        assert len(labels) >= least
-        assert [label.window for label in labels] == [label.window for label in wanted]
-        for label, other in zip(labels, wanted, strict=True):
-            assert label.scores == pytest.approx(other.scores, abs=1e-4)
-            assert label.smoothed.scores == pytest.approx(other.smoothed.scores, abs=1e-4)
-            assert (label.face.track, label.voice) == (other.face.track, other.voice)
+    labels = {(label.source, label.window.id): label for label in ran.labels()}
+    assert [label.source for label in reference].count("cam0") == 7
+    assert [label.source for label in reference].count("cam0-p2") == 3
+    assert {(other.source, other.window.id) for other in reference} <= set(labels)
+    for other in reference:
+        label = labels[other.source, other.window.id]
+        assert label.scores == pytest.approx(other.scores, abs=1e-4)
+        assert (label.face.track, label.voice) == (other.face.track, other.voice)
 
 
 def test_each_comes_and_goes_on_topics_of_their_own(ran):
@@ -69,7 +70,7 @@ def test_each_comes_and_goes_on_topics_of_their_own(ran):
     assert {label.face.track for label in first} == {1}
     assert {label.face.track for label in second} == {2}
     assert first[0].scores != second[0].scores
-    assert second[0].timestamp_s - COMES_S <= 4.0  # the first window there is
+    assert 0 < second[0].timestamp_s - COMES_S <= 1.0
     assert 0 < second[-1].timestamp_s - GOES_S <= 1.0
     ends = [
         (event.source, event.timestamp_s)
@@ -81,7 +82,7 @@ def test_each_comes_and_goes_on_topics_of_their_own(ran):
     assert "not in the picture" in away
     voices = {label.timestamp_s: label.voice for label in first}
     assert voices[6.0] == "unattributed"
-    assert voices[12.0] == "attributed"
+    assert voices[13.0] == "attributed"
     assert {label.left_out for label in (*first, *second)} == {0}
 
 
@@ -104,6 +105,8 @@ def test_what_was_said_is_recorded_tabled_and_shown(ran, tmp_path):
     assert list(read(tmp_path / "said.jsonl")) == ran.events
     assert list(state.sources) == ["cam0", "cam0-p2"]
     assert state.over
+    plot(tmp_path / "said.jsonl", tmp_path / "said.svg")
+    assert "cam0-p2" in (tmp_path / "said.svg").read_text(encoding="utf-8")
     assert write_table(tmp_path / "said.jsonl", tmp_path / "said.csv")
     assert "cam0-p2" in (tmp_path / "said.csv").read_text(encoding="utf-8")
 

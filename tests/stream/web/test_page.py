@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from playwright.sync_api import Page, expect
 
-from stream.pubsub.messages import Label
+from stream.pubsub.messages import Face, Label
 from stream.pubsub.publisher import Publisher
 from stream.web.config import WebConfig
 from stream.web.serve import serving
@@ -105,6 +105,25 @@ def test_the_page_recovers_when_publisher_and_server_start_anew(page: Page) -> N
             return page.locator('[data-source="cam0"] .name').text_content() == "fear"
 
         until(shown)
+
+
+def test_a_person_comes_and_goes_and_somebody_comes_after(
+    publisher: Publisher, link: str, page: Page
+) -> None:
+    page.goto(link)
+    settled(publisher, page)
+    there = {"people": 2, "left_out": 0, "voice": "unattributed"}
+    card = page.locator('[data-source="cam0-p2"]')
+    for track, window_id, top in ((2, 8, "sad"), (3, 20, "angry")):
+        face = Face(box=(0.5, 0.1, 0.2, 0.3), confidence=0.9, track=track)
+        publisher.publish(label(source="cam0-p2", window_id=window_id, top=top, face=face, **there))
+        publisher.publish(status(source="cam0-p2", face=face, **there))
+        expect(card.locator(".name")).to_have_text(top)
+        expect(card.locator(".state")).to_have_text("live")
+        publisher.publish(status(source="cam0-p2", state="stopped"))
+        expect(card.locator(".state")).to_have_text("stopped")
+        page.reload()
+    expect(card.locator(".name")).to_have_text("angry")
 
 
 def test_a_token_opens_the_page_and_leaves_the_address(publisher: Publisher, page: Page) -> None:

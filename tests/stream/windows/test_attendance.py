@@ -1,3 +1,4 @@
+from collections import Counter
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -6,17 +7,27 @@ import cv2
 import numpy as np
 import pytest
 
+from emostream.inference.recognizer import Recognizer
 from emostream.media import iter_frames, read_audio
 from emostream.model.presets import from_preset
 from emostream.sampling import grid_time
 from stream.pubsub.messages import Dropped, Modalities, Presence
+from stream.serve.loop import media_window
 from stream.windows.attendance import Attendant
 from stream.windows.window import GridFrame, Window
+from tests.crowd import ACTORS, HEIGHT, WIDTH, crossing, owner
+from tests.crowd import actors as rendered_actors
 
 DEMO = Path(str(files("stream") / "assets" / "demo.mp4"))
 STEP_S, COUNT = 0.5, 8
 SPEECH = "speech"
 Picture = str | None
+
+
+@pytest.fixture(scope="module")
+def crowd() -> list[list[np.ndarray]]:
+    """Pictures of each of four rendered actors."""
+    return rendered_actors(ACTORS[:4])
 
 
 @pytest.fixture(scope="module")
@@ -194,6 +205,35 @@ def test_who_is_not_shown_is_counted(both, config, spoken):
     [(attended, found)] = attendant.attend(window)
     assert (found.people, found.left_out, found.voice) == (2, 1, "unattributed")
     assert attended.pcm is None
+
+
+@pytest.mark.parametrize(("count", "seed"), [(2, 0), (4, 1)])
+def test_nobody_s_name_changes_hands_while_people_cross(crowd, config, count, seed):
+    pictures, owners = {}, {}
+    for time_s, frame, whose in crossing(crowd[:count], seconds=30, step_s=STEP_S, seed=seed):
+        pictures[f"{time_s}"], owners[len(pictures)] = frame[::2, ::2], whose
+    recognizer = Recognizer(*from_preset("tiny", seed=1))
+    attendant = Attendant(replace_crop(config, "face"), 8)
+    hands, told, pairs = {}, Counter(), set()
+    for window in windows(pictures, list(pictures)):
+        found = attendant.attend(window)
+        people = [seen for seen, _ in found if seen.frames]
+        for said in recognizer.recognize([media_window(seen) for seen in people]):
+            told[said.source] += 1
+        pairs |= {(w.source, frame.key, frame.whose) for w in people for frame in w.frames}
+        for seen, who in found:
+            if seen.frames and not seen.frames[-1].repeated:
+                x, y, width, height = who.face.box
+                box = (x * WIDTH, y * HEIGHT, width * WIDTH, height * HEIGHT)
+                hands.setdefault(seen.source, set()).add(owner(owners[window.id], *box))
+    hands = {source: whose - {None} for source, whose in hands.items()}
+    assert {len(whose) for whose in hands.values()} == {1}
+    assert set.union(*hands.values()) == set(range(count))
+    assert len(hands) == count
+    hops = len(pictures) - COUNT + 1
+    assert min(told.values()) >= 0.9 * hops
+    # All that each has been shown was encoded once.
+    assert recognizer.encoder.frames_encoded == len(pairs)
 
 
 def replace_crop(config, frame_crop):
