@@ -83,6 +83,13 @@ def _add_synth(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, required=True, metavar="S")
     parser.add_argument("--split", choices=("train", "test", "ood"), default="train")
     parser.add_argument("--workers", type=int, metavar="N", help="processes; one a CPU by default")
+    parser.add_argument(
+        "--twins",
+        type=_list,
+        default=(),
+        metavar="A,B",
+        help="also each clip with one cause changed: face_cue, voice_cue, face, voice, both, actor, take",
+    )
 
 
 def _add_index(parser: argparse.ArgumentParser) -> None:
@@ -197,10 +204,19 @@ def _renaming(text: str) -> tuple[str, str]:
 def _synth(options: argparse.Namespace) -> None:
     from training.synth.command import synth
 
-    report = synth(options.out, options.clips, options.seed, options.split, options.workers)
+    report = synth(
+        options.out,
+        options.clips,
+        options.seed,
+        options.split,
+        options.workers,
+        twins=options.twins,
+    )
     rate = report.written / report.elapsed_s if report.elapsed_s else 0.0
     print(
-        f"{report.manifest}: {report.clips} clips, {report.written} rendered at {rate:.1f} a "
+        f"{report.manifest}: {report.clips} clips"
+        + (f" and {report.twins} twins" if report.twins else "")
+        + f", {report.written} rendered at {rate:.1f} a "
         f"second on {report.workers} processes, {report.kept} kept, {report.bytes / 1e6:.1f} MB"
     )
 

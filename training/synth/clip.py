@@ -63,10 +63,16 @@ def action_units_at(script: Script, times_s: NDArray[np.float64]) -> NDArray[np.
     return motion.action_units.astype(np.float32)
 
 
-def speak(script: Script, speech: Speech) -> Pcm:
-    """The sound of the clip: (S,) float32 mono 16 kHz in [-1, 1]."""
+def speak(script: Script, speech: Speech, rng: np.random.Generator | None = None) -> Pcm:
+    """The sound of the clip: (S,) float32 mono 16 kHz in [-1, 1].
+
+    Args:
+        script: The clip's.
+        speech: What is said.
+        rng: Of the voice's breath and cycles; the script's own if None.
+    """
     synthesise = vocoder.synthesise if script.split == "ood" else voice.synthesise
-    dry = synthesise(speech, script.actor.voice.tract_scale, script.rng("voice"))
+    dry = synthesise(speech, script.actor.voice.tract_scale, rng or script.rng("voice"))
     return record(script, dry)
 
 

@@ -7,7 +7,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,17 +19,28 @@ import cv2
 from rich.console import Console
 
 from emostream.errors import ConfigError
-from training.data.manifest import write_manifest
+from training.data.manifest import Row, write_manifest
 from training.progress import bars
 from training.synth.actors import SPLITS, Split
 from training.synth.clip import FRAMES_HZ, SIZE_PX, clip_name, clip_row, film, frame_times, speak
 from training.synth.media import is_whole, require_encoders, write_mp4
 from training.synth.script import write_script
 from training.synth.speech import plan_speech
+from training.synth.twins import (
+    KIND,
+    MANIFEST,
+    check_kinds,
+    chosen_change,
+    render_twin,
+    twin_name,
+    twin_row,
+)
 from training.synth.voice import SAMPLE_RATE_HZ
 
 #: Raise when a change of the generator changes what a (seed, split, index) looks or sounds like.
 GENERATOR_VERSION = 1
+Task = tuple[int, str]
+"""A file to render: the clip's number, and the kind of its twin or `""` for the clip itself."""
 #: A generous bound on one clip's file at `SIZE_PX`, for the check of free space.
 _CLIP_BYTES = 180_000
 _THREAD_VARIABLES = (
@@ -48,11 +59,12 @@ class SynthReport:
     Attributes:
         manifest: The manifest that it wrote.
         clips: Rows in the manifest.
-        written: Clips rendered by this call.
-        kept: Clips that were there already.
-        bytes: Size of all clips of the corpus on disk.
+        written: Files rendered by this call, twins too.
+        kept: Files that were there already.
+        bytes: Size of all of them on disk.
         elapsed_s: Wall time.
         workers: Processes used.
+        twins: Rows in the manifest of twins.
     """
 
     manifest: Path
@@ -62,6 +74,7 @@ class SynthReport:
     bytes: int
     elapsed_s: float
     workers: int
+    twins: int = 0
 
 
 def synth(
@@ -72,9 +85,13 @@ def synth(
     workers: int | None = None,
     *,
     size_px: int = SIZE_PX,
+    twins: Sequence[str] = (),
     console: Console | None = None,
 ) -> SynthReport:
     """Render clips 0 to `clips` - 1 of a corpus into `out/clips/` and write `out/manifest.jsonl`.
+
+    With `twins`, also a counterfactual twin of each kind of each clip that offers it, into `out/twins/`, and
+    `out/twins.jsonl` (`training.synth.twins`).
 
     The files depend on (seed, split, size_px) alone, not on the number of workers or clips, so a
     corpus can be continued after an interruption and extended: clips that exist whole are kept.
@@ -86,47 +103,69 @@ def synth(
         split: `train`, `test` or `ood`.
         workers: Processes; None for one a CPU that this process may use.
         size_px: Width and height of the frames, even.
+        twins: Kinds of twins.
         console: Where to show progress; None for stderr.
 
     Raises:
-        ConfigError: An argument is out of range, `out` holds another corpus, or the disk is full.
+        ConfigError: An argument is out of range, a kind is unknown, `out` holds another corpus, or the disk is full.
         MediaError: PyAV has no H.264 or AAC encoder.
     """
     out, split_, workers = _checked(out, clips, seed, split, workers, size_px)
+    check_kinds(twins)
     require_encoders()
     started = time.perf_counter()
     _claim_folder(out, {"seed": seed, "split": split_, "size_px": size_px})
     scripts = [write_script(seed, split_, index) for index in range(clips)]
-    missing = [s.index for s in scripts if not is_whole(out / clip_name(s.index), s.duration_s)]
+    rows = [replace(row, path=out / row.path) for row in map(clip_row, scripts)]
+    changed = [
+        (script.index, replace(row, path=out / row.path))
+        for script in scripts
+        for kind in twins
+        if (change := chosen_change(script, kind))
+        for row in [twin_row(script, kind, change)]
+    ]
+    tasks: list[tuple[Task, Row]] = [((index, ""), row) for index, row in enumerate(rows)]
+    tasks += [((index, str(row.meta[KIND])), row) for index, row in changed]
+    missing = [task for task, row in tasks if not is_whole(row.path, row.end_s or 0.0)]
     _check_space(out, len(missing), size_px)
     workers = max(1, min(workers, len(missing)))
     with bars(console) as step:
-        done = clips - len(missing)
-        step(f"{split_} clips", done, clips)
+        done = len(tasks) - len(missing)
+        step(f"{split_} clips", done, len(tasks))
         render = _render_here if workers == 1 else _render_on_workers
         for count in render(out, seed, split_, missing, size_px, workers):
             done += count
-            step(f"{split_} clips", done, clips)
-    rows = [replace(row, path=out / row.path) for row in map(clip_row, scripts)]
+            step(f"{split_} clips", done, len(tasks))
     write_manifest(out / "manifest.jsonl", rows)
+    if twins:
+        write_manifest(out / MANIFEST, [row for _, row in changed])
     return SynthReport(
         manifest=out / "manifest.jsonl",
         clips=clips,
         written=len(missing),
-        kept=clips - len(missing),
-        bytes=sum(row.path.stat().st_size for row in rows),
+        kept=len(tasks) - len(missing),
+        bytes=sum(row.path.stat().st_size for _, row in tasks),
         elapsed_s=time.perf_counter() - started,
         workers=workers,
+        twins=len(changed),
     )
 
 
-def write_clip(out: Path, seed: int, split: Split, index: int, size_px: int) -> None:
-    """Render one clip and write its file."""
+def write_file(out: Path, seed: int, split: Split, task: Task, size_px: int) -> None:
+    """Render one clip, or a twin of it, and write its file."""
+    index, kind = task
     script = write_script(seed, split, index)
-    speech = plan_speech(script)
-    frames = film(script, speech, frame_times(script), size_px)
-    pcm = speak(script, speech)
-    write_mp4(out / clip_name(index), frames, pcm, FRAMES_HZ, SAMPLE_RATE_HZ)
+    if kind:
+        change = chosen_change(script, kind)
+        assert change is not None
+        frames, pcm = render_twin(script, change, size_px=size_px)
+    else:
+        speech = plan_speech(script)
+        frames = film(script, speech, frame_times(script), size_px)
+        pcm = speak(script, speech)
+    path = out / (twin_name(index, kind) if kind else clip_name(index))
+    path.parent.mkdir(exist_ok=True)
+    write_mp4(path, frames, pcm, FRAMES_HZ, SAMPLE_RATE_HZ)
 
 
 def usable_cpus() -> int:
@@ -170,7 +209,7 @@ def _claim_folder(out: Path, corpus: dict[str, Any]) -> None:
                 )
         else:
             name.write_text(json.dumps(corpus) + "\n", encoding="utf-8")
-        for part in (out / "clips").glob(".*.part.mp4"):  # of an interrupted run
+        for part in out.glob("*/.*.part.mp4"):  # of an interrupted run
             part.unlink(missing_ok=True)
     except OSError as error:
         raise ConfigError(f"corpus synth: cannot write to {out}: {error.strerror}") from error
@@ -189,20 +228,20 @@ def _check_space(out: Path, clips: int, size_px: int) -> None:
 
 
 def _render_here(
-    out: Path, seed: int, split: Split, missing: list[int], size_px: int, workers: int
+    out: Path, seed: int, split: Split, missing: list[Task], size_px: int, workers: int
 ) -> Iterator[int]:
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
-        for index in missing:
-            write_clip(out, seed, split, index, size_px)
+        for task in missing:
+            write_file(out, seed, split, task, size_px)
             yield 1
     finally:
         cv2.setNumThreads(threads)
 
 
 def _render_on_workers(
-    out: Path, seed: int, split: Split, missing: list[int], size_px: int, workers: int
+    out: Path, seed: int, split: Split, missing: list[Task], size_px: int, workers: int
 ) -> Iterator[int]:
     """Batches over spawned processes; a failure or Ctrl-C cancels what has not started."""
     batches = [missing[i : i + 16] for i in range(0, len(missing), 16)]
@@ -225,10 +264,10 @@ def _render_on_workers(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _write_batch(out: Path, seed: int, split: Split, indices: list[int], size_px: int) -> int:
-    for index in indices:
-        write_clip(out, seed, split, index, size_px)
-    return len(indices)
+def _write_batch(out: Path, seed: int, split: Split, tasks: list[Task], size_px: int) -> int:
+    for task in tasks:
+        write_file(out, seed, split, task, size_px)
+    return len(tasks)
 
 
 @contextmanager

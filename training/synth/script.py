@@ -52,6 +52,7 @@ class Script:
         actor: Who plays.
         duration_s: Length of the clip.
         acting: What the two channels do.
+        take: Which take of it: another one has other words, movements and noise.
     """
 
     seed: int
@@ -61,10 +62,13 @@ class Script:
     actor: Actor
     duration_s: float
     acting: Acting
+    take: int = 0
 
     def rng(self, stream: str) -> np.random.Generator:
         """An independent generator for one purpose: skipping the face leaves the voice as it is."""
         key = [self.seed, SPLITS.index(self.split), self.index, *stream.encode()]
+        if self.take:
+            key += [0, self.take]
         return np.random.default_rng(key)
 
 

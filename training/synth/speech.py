@@ -156,9 +156,14 @@ def _pitch(
     return np.clip(voice.f0_hz * 2.0 ** (semitones / 12), 55.0, 640.0)
 
 
-def plan_speech(script: Script) -> Speech:
-    """The utterance of a clip; a `silent` clip has no phrases and all its tracks at rest."""
-    rng = script.rng("speech")
+def plan_speech(script: Script, rng: np.random.Generator | None = None) -> Speech:
+    """The utterance of a clip; a `silent` clip has no phrases and all its tracks at rest.
+
+    Args:
+        script: The clip's.
+        rng: What words and melody are drawn from; the script's own if None.
+    """
+    rng = rng or script.rng("speech")
     voice = script.actor.voice
     z = dict(script.acting.voice.prosody)
     n = round(script.duration_s * GRID_HZ) + 1
