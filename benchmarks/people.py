@@ -1,4 +1,4 @@
-"""Who is there: detectors compared, presence against what a person sees, numbers that hold, speech told from noise.
+"""Who is there: detectors compared, presence against what a person sees, numbers that hold, speech and noise, cost.
 
     OMP_NUM_THREADS=1 python benchmarks/people.py --corpora DIR [--centerface centerface.onnx]
 
@@ -10,11 +10,15 @@ wants onnxruntime. Milliseconds are of one core.
 
 import argparse
 import csv
+import dataclasses
+import itertools
 import json
 import math
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +28,23 @@ from numpy.typing import NDArray
 from provenance import write_result
 from rich.progress import track
 
-from emostream.media import iter_frames, read_audio
+from emostream.media import MediaStats, iter_frames, read_audio
 from emostream.people.faces import BEGIN_FROM, Box, Face, FaceDetector
 from emostream.people.presence import SPEAKING_FROM, People
 from emostream.people.speech import Listener, speech_ratio
 from emostream.sampling import grid_index, grid_time
+from stream.commands.file_windows import file_windows
+from stream.serve.loop import media_window
+from stream.serve.model import ModelConfig, load_recognizer
+from stream.windows.attendance import Attendant
+from stream.windows.config import InferenceConfig
 from training.synth.clip import film
+from training.synth.media import write_mp4
 from training.synth.script import write_script
 from training.synth.speech import plan_speech
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from tests.crowd import actors as rendered_actors
 from tests.crowd import crossing, owner
 
 STEP_S = 0.5
@@ -340,6 +351,63 @@ def speech(corpora: Path) -> dict[str, Any]:
     return out
 
 
+# What it costs
+
+
+def film_actors(path: Path, visible: int) -> Path:
+    """So many actors side by side, 192 px each, for 18 s; a voice."""
+    demo = Path(str(files("stream") / "assets" / "demo.mp4"))
+    rows = [
+        np.concatenate(pictures, axis=1)
+        for pictures in zip(*rendered_actors()[:visible], strict=True)
+    ]
+    frames = np.concatenate([np.stack(rows)] * 5)[:36]
+    write_mp4(path, frames, read_audio(demo, 0, 18).pcm, 1 / STEP_S, RATE_HZ)
+    return path
+
+
+def hop_costs(folder: Path) -> list[dict[str, Any]]:
+    """Milliseconds of the tiny model's hops, of one core, where nobody is looked for and where everybody is."""
+    recognizer = load_recognizer(ModelConfig(device="cpu"))
+    out = []
+    for visible, count in itertools.product((1, 4), (1, 8)):
+        path = film_actors(folder / f"{visible}.mp4", visible)
+        cut = file_windows(
+            path,
+            InferenceConfig(),
+            source="s",
+            audio_track=None,
+            most_samples=recognizer.most_samples,
+            stats=MediaStats(),
+        )
+        windows = list(cut)
+        for people in (0, visible):
+            attendants = [Attendant(recognizer.config, max(1, people)) for _ in range(count)]
+            look_s, hop_s, labels = [], [], 0
+            for window in windows:
+                sources = [dataclasses.replace(window, source=f"s{i}") for i in range(count)]
+                begun_s = time.thread_time()
+                if people:
+                    attended = [a.attend(w) for a, w in zip(attendants, sources, strict=True)]
+                    sources = [seen for found in attended for seen, _ in found if not seen.lost]
+                look_s.append(time.thread_time() - begun_s)
+                labels += len(recognizer.recognize([media_window(w) for w in sources]))
+                hop_s.append(time.thread_time() - begun_s)
+            for name in {w.source for w in sources}:
+                recognizer.forget(name)
+            out.append(
+                {
+                    "sources": count,
+                    "visible": visible,
+                    "people": people,
+                    "labels_a_hop": round(labels / len(windows), 2),
+                    "hop_ms": ms(hop_s[1:]),
+                    "looking_ms": ms(look_s[1:]),
+                }
+            )
+    return out
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--corpora", type=Path, required=True)
@@ -355,6 +423,8 @@ def main() -> None:
         for px in (320, 640) if arguments.thorough else (320,):
             detectors[f"CenterFace {px}"] = CenterFace(arguments.centerface, px).find
     tiles = square_tiles(clips)
+    with tempfile.TemporaryDirectory() as folder:
+        hops = hop_costs(Path(folder))
     write_result(
         "people",
         {
@@ -362,6 +432,7 @@ def main() -> None:
             "presence": presence(clips, expected),
             "crossing_30_s": {str(count): crossings(tiles, count, 12) for count in (2, 4)},
             "speech": speech(arguments.corpora),
+            "hops": hops,
         },
         arguments.out,
     )
