@@ -15,6 +15,8 @@ from emostream.people.weights import FACES
 BEGIN_FROM, KEEP_FROM = 0.8, 0.7
 #: Longer side to which frames are shrunk to look for faces.
 SEARCH_PX = 320
+#: Shorter side from which a face has room; in narrower frames OpenCV 4 sees faces that are not there.
+FEWEST_PX = 8
 #: Boxes that overlap by more than this (intersection over union) are of one face.
 SAME_FACE = 0.3
 MOST_FACES = 50
@@ -65,8 +67,9 @@ class FaceDetector:
     def __init__(self, search_px: int = SEARCH_PX) -> None:
         self.search_px = search_px
         network = np.frombuffer(FACES.read(), np.uint8)
-        level = cv2.utils.logging.getLogLevel()
-        cv2.utils.logging.setLogLevel(2)  # OpenCV 5 warns that its one target cannot be chosen
+        log = getattr(cv2.utils, "logging", cv2)  # where OpenCV 4 has them
+        level = log.getLogLevel()
+        log.setLogLevel(2)  # OpenCV 5 warns that its one target cannot be chosen
         try:
             self._detector = cv2.FaceDetectorYN.create(
                 "onnx",
@@ -78,7 +81,7 @@ class FaceDetector:
                 MOST_FACES,
             )
         finally:
-            cv2.utils.logging.setLogLevel(level)
+            log.setLogLevel(level)
 
     def find(self, rgb: NDArray[np.uint8]) -> tuple[Face, ...]:
         """The faces in a frame, surest first.
@@ -96,6 +99,8 @@ class FaceDetector:
         height, width = rgb.shape[:2]
         scale = min(1.0, self.search_px / max(height, width))
         size = max(1, round(width * scale)), max(1, round(height * scale))
+        if min(size) < FEWEST_PX:
+            return ()
         if scale < 1:
             rgb = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
         self._detector.setInputSize(size)
