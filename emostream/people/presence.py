@@ -174,6 +174,11 @@ class People:
         """The share of a window in which somebody speaks; arguments and errors as `Listener.hear`."""
         return self._listener.hear(start, pcm)
 
+    @property
+    def spoken(self) -> list[tuple[int, int]]:
+        """Where somebody speaks in the window heard last; as `Listener.spoken`."""
+        return self._listener.spoken
+
 
 def several(scenes: Iterable[Scene]) -> bool:
     """Whether more than one person was visible in grid frames, though maybe not at once."""

@@ -113,6 +113,18 @@ class Listener:
         self._probabilities = self._probabilities[-within:]
         return float((self._probabilities >= SPEECH_FROM).mean())
 
+    @property
+    def spoken(self) -> list[tuple[int, int]]:
+        """Where somebody speaks in the newest window: sample numbers, the second one behind the stretch."""
+        found = np.flatnonzero(self._probabilities >= SPEECH_FROM)
+        begun = self._heard - CHUNK * self._probabilities.size
+        runs = np.split(found, np.flatnonzero(np.diff(found) > 1) + 1)
+        return [
+            (begun + CHUNK * int(run[0]), begun + CHUNK * (int(run[-1]) + 1))
+            for run in runs
+            if run.size
+        ]
+
 
 def speech_ratio(pcm: NDArray[np.float32]) -> float:
     """The share of a sound in which somebody speaks; as a `Listener` that hears nothing else.

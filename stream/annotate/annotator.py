@@ -17,6 +17,7 @@ from stream.capture.file import present_modalities
 from stream.pubsub.messages import Event, EventT, Label, Reasoning
 from stream.serve.compose import Explained, label_message, reasoning_message
 from stream.serve.loop import media_window
+from stream.windows.presence_fields import NOBODY
 from stream.windows.smoothing import Rolling
 from stream.windows.source_state import SourceState
 from stream.windows.window import Window
@@ -24,6 +25,7 @@ from stream.windows.windower import Windower
 
 if TYPE_CHECKING:
     from emostream.inference.recognizer import Recognition, Recognizer
+    from emostream.people.presence import Attendance, Scene
 
 SESSION: Final = "annotate"
 BATCH: Final = 8  # windows that share a pass of every network
@@ -37,11 +39,17 @@ class Annotation:
         events: Labels in order, each before the finished reasoning of its window, if it has one.
         duration_s: End of what could be read, media clock.
         stats: What reading met.
+        nobody: Windows without a label because nobody is seen or heard in them.
+        scenes: What each grid frame shows, once each; none without pictures, or where nobody looked.
+        spoken_s: Stretches of speech, seconds of the media clock, in order; None where nobody listened.
     """
 
     events: list[Event] = field(default_factory=list)
     duration_s: float = 0.0
     stats: MediaStats = field(default_factory=MediaStats)
+    nobody: int = 0
+    scenes: list[Scene] = field(default_factory=list)
+    spoken_s: list[tuple[float, float]] | None = None
 
 
 class Annotator:
@@ -67,7 +75,7 @@ class Annotator:
             source: Name in the messages.
 
         Raises:
-            MediaError: It cannot be read, or nothing in it can be judged.
+            MediaError: It cannot be read, or there is neither picture nor sound in it.
         """
         annotation = Annotation()
         config = self._settings.inference
@@ -77,15 +85,41 @@ class Annotator:
             lossless=True,
             rolling=Rolling(config.smoothing_s, config.hysteresis),
         )
-        windows = (w for w in self._windows(path, source, annotation) if not w.lost)
+        windows = self._attended(path, source, annotation)
         try:
             while batch := list(islice(windows, BATCH)):
                 self._judge(batch, state, annotation)
         finally:
             self._recognizer.forget(source)
-        if not annotation.events:
+        if not annotation.events and not annotation.nobody:
             raise MediaError(f"{path}: neither picture nor sound that could be judged")
         return annotation
+
+    def _attended(
+        self, path: str | Path, source: str, annotation: Annotation
+    ) -> Iterator[tuple[Window, Attendance | None]]:
+        """The windows that are judged, without what nobody is in, and who is there."""
+        from stream.windows.attendance import Attendant
+
+        attendant = Attendant(self._recognizer.config) if self._settings.inference.people else None
+        for window in self._windows(path, source, annotation):
+            if window.lost:
+                continue
+            if attendant is None:
+                yield window, None
+                continue
+            [(attended, found)] = attendant.attend(window)
+            seen_s = annotation.scenes[-1].time_s if annotation.scenes else -1.0
+            annotation.scenes += [s for s in attendant.scenes if s.time_s > seen_s]
+            if found.speech_ratio is not None:
+                annotation.spoken_s = (annotation.spoken_s or []) + attendant.spoken_s
+            if attended.lost:
+                annotation.nobody += 1
+            else:
+                yield attended, found
+        if annotation.nobody:
+            count = f"{annotation.nobody} window{'s' * (annotation.nobody != 1)}"
+            annotation.stats.note(f"no label for {count}: {NOBODY}")
 
     def _windows(self, path: str | Path, source: str, annotation: Annotation) -> Iterator[Window]:
         config, stats = self._settings.inference, annotation.stats
@@ -116,13 +150,18 @@ class Annotator:
             windower.mark_end()
             yield from iter(windower.advance, None)
 
-    def _judge(self, windows: list[Window], state: SourceState, annotation: Annotation) -> None:
+    def _judge(
+        self,
+        windows: list[tuple[Window, Attendance | None]],
+        state: SourceState,
+        annotation: Annotation,
+    ) -> None:
         from emostream.inference.recognizer import Timing
 
-        recognized = self._recognizer.recognize([media_window(window) for window in windows])
+        recognized = self._recognizer.recognize([media_window(window) for window, _ in windows])
         due: dict[str, tuple[Label, Recognition]] = {}
         labels = []
-        for window, recognition in zip(windows, recognized, strict=True):
+        for (window, state.attendance), recognition in zip(windows, recognized, strict=True):
             recognition = replace(recognition, timing=Timing(encode_s=0, prefill_s=0, decode_s=0))
             label = label_message(
                 state,

@@ -44,7 +44,10 @@ def write(
     tiers = {
         timeline.LABELS: timeline.runs(annotation.events, hop_s, annotation.duration_s),
         timeline.REASONS: timeline.reasons(annotation.events, annotation.duration_s),
+        **presence(annotation, settings),
     }
+    if not annotation.events:  # nobody is in it
+        made = {kind: file for kind, file in made.items() if kind not in ("csv", "png")}
     writers: dict[str, Callable[[Path], object]] = {
         "csv": lambda out: write_table(recording, out),
         "eaf": lambda out: write_eaf(out, tiers, media),
@@ -55,6 +58,17 @@ def write(
         if kind in writers:
             writers[kind](work / file)
     return list(made.values())
+
+
+def presence(annotation: Annotation, settings: Settings) -> dict[str, list[Run]]:
+    """The tiers of who is visible and of speech, where somebody looked and listened."""
+    step_s, duration_s = settings.inference.step_s, annotation.duration_s
+    tiers = {}
+    if annotation.scenes:
+        tiers[timeline.PEOPLE] = timeline.people(annotation.scenes, step_s, duration_s)
+    if annotation.spoken_s is not None:
+        tiers[timeline.SPEECH] = timeline.speech(annotation.spoken_s)
+    return tiers
 
 
 def write_eaf(out: Path, tiers: Tiers, media: str) -> None:

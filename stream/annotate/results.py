@@ -18,7 +18,7 @@ PARTIAL: Final = ".partial-"
 
 
 class Run(msgspec.Struct, frozen=True):
-    """A stretch of one rolling label, seconds of the media clock."""
+    """A stretch over which the same holds, as a rolling label; seconds of the media clock."""
 
     start_s: float
     end_s: float
@@ -36,6 +36,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         duration_s: Length of what could be read.
         windows: Labels given.
         runs: Stretches of the rolling label.
+        people: Stretches over which as many are visible; none where nobody looked.
+        speech: Stretches of speech; None where nobody listened.
         reasons: Explanations written.
         agreed: Those that name the label of the same window.
         problems: What reading the file met, for people.
@@ -49,6 +51,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     duration_s: float = 0.0
     windows: int = 0
     runs: list[Run] = []
+    people: list[Run] = []
+    speech: list[Run] | None = None
     reasons: int = 0
     agreed: int = 0
     problems: list[str] = []

@@ -41,6 +41,8 @@ class Settings:
     def __post_init__(self) -> None:
         from importlib.util import find_spec
 
+        if self.inference.people > 1:
+            raise ConfigError(f"annotate: --people {self.inference.people}: wanted 0 or 1.")
         for format in self.formats:
             if format not in FORMATS:
                 raise ConfigError(f"--format {format}: wanted some of {', '.join(FORMATS)}.")

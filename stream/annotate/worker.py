@@ -20,7 +20,7 @@ from emostream.errors import EmostreamError
 from stream.annotate.files import MediaFile, filesystem_of
 from stream.annotate.results import Folder, Row
 from stream.annotate.settings import Settings
-from stream.annotate.timeline import runs
+from stream.annotate.timeline import PEOPLE, SPEECH, runs
 from stream.pubsub.messages import Reasoning
 
 
@@ -57,7 +57,7 @@ class Worker:
 
     def annotate(self, file: MediaFile) -> Row:
         """Write a file's results and its row; a file that cannot be read gets a row alone, which says why."""
-        from stream.annotate.outputs import write
+        from stream.annotate.outputs import presence, write
         from stream.capture.sources import name_of
 
         work = self._folder.work()
@@ -67,6 +67,7 @@ class Worker:
             names = write(annotation, self._settings, file.path, file.name, work)
             inference = self._settings.inference
             hop_s = inference.hop_steps * inference.step_s
+            who = presence(annotation, self._settings)
             reasonings = [e for e in annotation.events if isinstance(e, Reasoning)]
             row = Row(
                 name=file.name,
@@ -76,6 +77,8 @@ class Worker:
                 duration_s=annotation.duration_s,
                 windows=len(annotation.events) - len(reasonings),
                 runs=runs(annotation.events, hop_s, annotation.duration_s),
+                people=who.get(PEOPLE, []),
+                speech=who.get(SPEECH),
                 reasons=len(reasonings),
                 agreed=sum(bool(r.agrees_with_label) for r in reasonings),
                 problems=annotation.stats.problems,

@@ -144,6 +144,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_model(annotate)
     _add_windows(annotate)
+    annotate.add_argument(
+        "--people",
+        type=int,
+        default=1,
+        choices=(0, 1),
+        help="1: the person in front; 0: look for nobody and judge whatever is there",
+    )
 
     demo = command("demo", _demo, "show the whole pipeline on a bundled clip, without any device")
     demo.add_argument("--web", action="store_true", help="in a browser instead of the terminal")

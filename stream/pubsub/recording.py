@@ -21,6 +21,12 @@ from emostream.errors import ConfigError, EmostreamError
 from stream.pubsub.messages import Event, Label, MessageError, Status, decode_payload, encode
 from stream.pubsub.publisher import Publisher
 
+_BOX = ("left", "top", "width", "height")
+# Columns of what may be null as a whole.
+_PARTS: dict[str, Any] = {
+    "face": {"box": dict.fromkeys(_BOX), "confidence": None, "track": None},
+    "absent": {"video": None, "audio": None},
+}
 _MAX_LINE_BYTES = 4 << 20  # above the largest message that a client receives
 _LINE_START = b'{"version":'
 REPLAY = "replay-"
@@ -234,8 +240,8 @@ def write_table(path: str | os.PathLike[str], out: str | os.PathLike[str]) -> in
     """Write the label messages of a recording as CSV, one row each; returns the rows.
 
     Nested fields become columns joined by `_` (`window_id`, `latency_ms_total`, `scores_happy`,
-    `smoothed_scores_happy`); a score is empty where a session did not know that label, and any
-    other field where it is null.
+    `smoothed_scores_happy`, `face_box_left`); a score is empty where a session did not know that
+    label, and any other field where it is null.
 
     Raises:
         RecordingError: the recording cannot be read, or the CSV cannot be written.
@@ -256,7 +262,7 @@ def write_table(path: str | os.PathLike[str], out: str | os.PathLike[str]) -> in
         with open(partial, "w", newline="", encoding="utf-8") as file:
             # As many as counted: a recording may be growing.
             for number, event in enumerate(islice(labels, rows)):
-                row = _flat(msgspec.to_builtins(event))
+                row = _flat(_whole(msgspec.to_builtins(event)))
                 if number == 0:
                     plain = [key for key in row if key not in columns]
                     writer = csv.DictWriter(file, [*plain, *columns], restval="")
@@ -268,6 +274,14 @@ def write_table(path: str | os.PathLike[str], out: str | os.PathLike[str]) -> in
             partial.unlink(missing_ok=True)
         raise RecordingError(f"cannot write {out}: {error.strerror}") from error
     return rows
+
+
+def _whole(label: dict[str, Any]) -> dict[str, Any]:
+    """A label with the same columns whatever it says: parts of what is null, parts of a box by name."""
+    if label["face"] is not None:
+        box = dict(zip(_BOX, label["face"]["box"], strict=True))
+        label["face"] = label["face"] | {"box": box}
+    return label | {name: parts for name, parts in _PARTS.items() if label[name] is None}
 
 
 def _flat(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -42,6 +42,16 @@ class Attendant:
         self._crops: dict[tuple[int, int], NDArray[np.uint8]] = {}  # of them, by key and track
         self._looked_at = -1  # key of the newest frame
 
+    @property
+    def scenes(self) -> tuple[Scene, ...]:
+        """What the frames of the newest window show, oldest first; each was looked at once."""
+        return tuple(self._scenes.values())
+
+    @property
+    def spoken_s(self) -> list[tuple[float, float]]:
+        """Stretches of the sound heard last in which somebody speaks, seconds of the source clock."""
+        return [(a / PCM_RATE_HZ, b / PCM_RATE_HZ) for a, b in self._people.spoken]
+
     def attend(self, window: Window) -> list[tuple[Window, Attendance]]:
         """Leave out of a window what nobody is in.
 

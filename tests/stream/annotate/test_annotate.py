@@ -1,5 +1,6 @@
 """`emostream annotate`: against the offline reference, read back by other programs, killed and resumed."""
 
+import csv
 import hashlib
 import os
 import random
@@ -9,8 +10,10 @@ import subprocess
 import sys
 import time
 from html.parser import HTMLParser
+from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import parselmouth
 import psutil
 import pytest
@@ -20,8 +23,9 @@ from pympi.Elan import Eaf
 
 from emostream.inference.recognizer import Recognizer
 from emostream.labels import DEFAULT_LABELS
+from emostream.media import iter_frames, read_audio
 from emostream.model.presets import from_preset
-from stream.annotate import timeline
+from stream.annotate import report, timeline
 from stream.annotate.annotator import Annotator
 from stream.annotate.files import find
 from stream.annotate.outputs import write
@@ -31,13 +35,15 @@ from stream.commands.cli import main
 from stream.commands.offline import infer
 from stream.pubsub import recording
 from stream.pubsub.messages import Label, Reasoning
-from stream.serve.model import ModelConfig
+from stream.serve.model import ModelConfig, load
 from stream.windows.config import InferenceConfig
 from tests.media_factory import Audio, Video, noise, write_media
 from tests.stream import events
+from training.synth.media import write_mp4
 
 pytestmark = pytest.mark.timeout(1200)
 WAIT_S = 400.0
+DEMO = Path(str(files("stream") / "assets" / "demo.mp4"))
 SMALL = {"size": (64, 48), "fps": 10}
 FILES = {
     "both.mp4": (Video(duration_s=7.3), Audio(duration_s=7.3, sound=noise())),
@@ -152,6 +158,78 @@ def test_elan_and_praat_read_the_times_of_the_media(tmp_path, tiny):
     assert grid.getTier("reasons").entries[0].label == text
 
 
+@pytest.fixture(scope="module")
+def visit(tmp_path_factory) -> Path:
+    """A silent, empty room for 3 s; somebody who speaks for 4 s and is quiet for 1 s; the room."""
+    path = tmp_path_factory.mktemp("visit") / "visit.mp4"
+    frames = np.stack([frame.rgb for frame in iter_frames(DEMO)])[: round(10 * 12.5)]
+    frames[: round(3 * 12.5)] = 90
+    frames[round(8 * 12.5) :] = 90
+    pcm = np.zeros(160_000, np.float32)
+    pcm[48_000:112_000] = read_audio(DEMO, 0.5, 4.5).pcm
+    write_mp4(path, frames, pcm, 12.5, 16_000)
+    return path
+
+
+def test_who_is_there_and_who_speaks_are_tiers_columns_and_bands(tmp_path, visit):
+    asked = settings(
+        inference=InferenceConfig(people=1), formats=("jsonl", "csv", "eaf", "textgrid")
+    )
+    row = Worker(Job(asked, str(tmp_path), 0)).annotate(find([str(visit)])[0])
+    assert not row.error
+    reference = list(infer(visit, *load(asked.model), asked.inference, DEFAULT_LABELS, source="visit"))
+    found = list(recording.read(tmp_path / "visit.mp4.jsonl"))
+    assert [(e.window.id, e.people, e.face, e.absent) for e in found] == [
+        (e.window.id, e.people, e.face, e.absent) for e in reference
+    ]
+    for label, expected in zip(found, reference, strict=True):
+        assert label.scores == pytest.approx(expected.scores, abs=1e-4)
+    eaf = Eaf(tmp_path / "visit.mp4.eaf")
+    before, there, after = eaf.get_annotation_data_for_tier("people")
+    assert (before[2], there[2], after[2]) == ("nobody", "1 person", "nobody")
+    assert before[0] == 0
+    assert (before[1], there[1]) == (there[0], after[0])
+    assert there[0] == pytest.approx(3000, abs=500)
+    assert there[1] == pytest.approx(8000, abs=1000)  # out of sight for a moment
+    assert after[1] == pytest.approx(10_000, abs=100)
+    spoken = eaf.get_annotation_data_for_tier("speech")
+    assert {text for _, _, text in spoken} == {"speech"}
+    assert 2900 < spoken[0][0] < 4000
+    assert 6000 < spoken[-1][1] < 7300
+    grid = textgrid.openTextgrid(str(tmp_path / "visit.mp4.TextGrid"), includeEmptyIntervals=False)
+    assert [len(grid.getTier(name).entries) for name in ("people", "speech")] == [3, len(spoken)]
+    with (tmp_path / "visit.mp4.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [line["people"] for line in lines] == [str(label.people) for label in found]
+    assert {line["absent_video"] for line in lines} == {"", "nobody visible"}
+    for line, label in zip(lines, found, strict=True):
+        assert (line["face_track"] == "") == (label.face is None)
+        if label.face is not None:
+            assert float(line["face_box_left"]) == label.face.box[0]
+    [summary] = report.table([row], DEFAULT_LABELS)
+    assert summary["people_most"] == 1
+    assert summary["visible_s"] == pytest.approx(5, abs=1)
+    assert 2.5 < summary["speech_s"] < 4.2
+    report.write_html(tmp_path / "report.html", [row], DEFAULT_LABELS, "tiny")
+    page = (tmp_path / "report.html").read_text()
+    assert page.count('class="nobody"><title>') == 2
+    assert page.count('class="speech"><title>') == len(spoken)
+
+
+def test_a_file_with_nobody_in_it_has_tiers_and_no_labels(tmp_path, tiny):
+    path = write_media(tmp_path / "room.mp4", Video(duration_s=5, **SMALL))
+    asked = settings(inference=InferenceConfig(people=1), formats=("jsonl", "csv", "eaf"))
+    found = Annotator(asked, Recognizer(*tiny)).annotate(path, "room")
+    assert found.events == []
+    assert found.stats.problems == ["no label for 3 windows: nobody in the picture"]
+    assert write(found, asked, str(path), "room", tmp_path) == ["room.jsonl", "room.eaf"]
+    eaf = Eaf(tmp_path / "room.eaf")
+    [(start_ms, end_ms, text)] = eaf.get_annotation_data_for_tier("people")
+    assert (start_ms, text) == (0, "nobody")
+    assert end_ms == pytest.approx(5000, abs=100)
+    assert "speech" not in eaf.get_tier_names()
+
+
 def test_files_are_found_by_folder_glob_and_name(tmp_path):
     for name in ("a.MP4", "sub/b.wav", "sub/notes.txt", ".hidden/c.mp4", "odd name [1].xyz"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -262,6 +340,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 COMMAND = (sys.executable, "-P", "-m", "stream.commands.cli", "annotate")
 ASKED = ("--format", "jsonl,csv,eaf,textgrid,parquet", "--jobs", "2", "--hop-steps", "4")
+ASKED += ("--people", "0")  # patterns and noise
 
 
 def start(folder: Path, out: Path) -> subprocess.Popen[str]:
