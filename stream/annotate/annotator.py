@@ -17,7 +17,7 @@ from stream.capture.file import present_modalities
 from stream.pubsub.messages import Event, EventT, Label, Reasoning
 from stream.serve.compose import Explained, label_message, reasoning_message
 from stream.serve.loop import media_window
-from stream.windows.presence_fields import NOBODY
+from stream.windows.presence_fields import NOBODY, track_of
 from stream.windows.smoothing import Rolling
 from stream.windows.source_state import SourceState
 from stream.windows.window import Window
@@ -167,7 +167,9 @@ class Annotator:
                 state,
                 window,
                 recognition,
-                state.rolling.update(window.end_s, recognition.scores),
+                state.rolling.update(
+                    window.end_s, recognition.scores, track_of(state.attendance)
+                ),
                 model=self._settings.inference.model_name,
                 ready_s=0.0,
                 begun_s=0.0,

@@ -22,7 +22,7 @@ PAUSE_S, WORD_S = 0.3, 0.1
 
 
 def runs(events: Iterable[Event], hop_s: float, duration_s: float) -> list[Run]:
-    """Stretches of the rolling label. A label speaks of the hop up to its window's end, the file's first of its whole window.
+    """Stretches of the rolling label. A label speaks of the hop up to its window's end, the first of its whole window.
 
     Args:
         events: Of one file, in order.

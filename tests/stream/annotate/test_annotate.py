@@ -177,7 +177,9 @@ def test_who_is_there_and_who_speaks_are_tiers_columns_and_bands(tmp_path, visit
     )
     row = Worker(Job(asked, str(tmp_path), 0)).annotate(find([str(visit)])[0])
     assert not row.error
-    reference = list(infer(visit, *load(asked.model), asked.inference, DEFAULT_LABELS, source="visit"))
+    reference = list(
+        infer(visit, *load(asked.model), asked.inference, DEFAULT_LABELS, source="visit")
+    )
     found = list(recording.read(tmp_path / "visit.mp4.jsonl"))
     assert [(e.window.id, e.people, e.face, e.absent) for e in found] == [
         (e.window.id, e.people, e.face, e.absent) for e in reference

@@ -131,7 +131,7 @@ def test_a_model_that_is_shown_a_face_is_trained_on_what_infer_shows_it(visits, 
         most_samples=processor.context_samples(),
         stats=MediaStats(),
     )
-    attended = Attendant(model.config).attend(window)[0][0]
+    [(attended, _)] = Attendant(model.config).attend(window)
     clip = decode_clip(processor, visits[which], model.config)
     assert clip.problem is None
     if which == 0:
