@@ -167,9 +167,7 @@ class Annotator:
                 state,
                 window,
                 recognition,
-                state.rolling.update(
-                    window.end_s, recognition.scores, track_of(state.attendance)
-                ),
+                state.rolling.update(window.end_s, recognition.scores, track_of(state.attendance)),
                 model=self._settings.inference.model_name,
                 ready_s=0.0,
                 begun_s=0.0,
