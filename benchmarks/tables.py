@@ -200,6 +200,71 @@ def recognised() -> str:
     return _table(head, rows) + _from("tiny")
 
 
+def faithful() -> str:
+    """`benchmarks/faithful.py`: what came of each kind of change, then probes and reader."""
+    text = ""
+    for result in _results("faithful"):
+        for split, found in result["splits"].items():
+            rows = []
+            for group in ("twins", "edits"):
+                for kind, rates in found[group].items():
+                    cells = [_share(rates, name) for name in _FAITHFUL]
+                    rows.append([f"{group[:-1]}: {kind}", rates["pairs"], *cells])
+            head = "changed|pairs|claims that went|claims that stayed|label kept|label as told|answer falls by"
+            text += f"**{split}**, {found['clips']} clips\n\n" + _table(head, rows) + "\n"
+            probes = [
+                f"{name} {_share(found['probes'][name], 'accuracy')}"
+                for name in ("face", "voice")
+                if name in found["probes"]
+            ]
+            reader = found["reader"]
+            text += (
+                f"Probes, the true statement likelier: {', '.join(probes)}. The reader names the model's answer from its "
+                f"reasons in {_share(reader, 'consistency')}, the truth in {_share(reader, 'accuracy')}, the answer from "
+                f"another clip's reasons in {_share(reader, 'shuffled')}, and the truth from composed texts in "
+                f"{_share(reader, 'composed')}.\n\n"
+            )
+        text += "Percent, with 95 % bootstrap intervals over clips.\n"
+    return text + _from("faithful")
+
+
+_FAITHFUL = ("sensitivity", "specificity", "label_kept", "label_as_told", "answer_falls_by")
+
+
+def _share(found: Result, name: str) -> str:
+    if found[name] is None:
+        return "–"
+    low, high = found["intervals"][name]
+    return f"{100 * found[name]:.0f} ({100 * low:.0f} to {100 * high:.0f})"
+
+
+def voices() -> str:
+    """`benchmarks/voices.py`: claims about real voices that have the sign of the literature."""
+    rows = []
+    for result in _results("voices"):
+        found = {(r["corpus"], r["label"], r["dimension"]): r for r in result["results"]}
+        for label in ("all", *result["literature"]):
+            cells = []
+            for corpus in ("ravdess", "nemo", "ased", "all"):
+                entry = found.get((corpus, label, "all"))
+                cells.append(_claims_cell(entry["claims_of_marked"]) if entry else "–")
+            rows.append([label, *cells])
+        for dimension in sorted({r["dimension"] for r in result["results"]} - {"all"}):
+            cells = []
+            for corpus in ("ravdess", "nemo", "ased", "all"):
+                entry = found.get((corpus, "all", dimension))
+                cells.append(_claims_cell(entry["claims_of_marked"]) if entry else "–")
+            rows.append([dimension.replace("_", " "), *cells])
+    return _table("of|RAVDESS|nEMO|ASED|all", rows) + _from("voices")
+
+
+def _claims_cell(rate: Result) -> str:
+    if rate["share"] is None:
+        return "–"
+    low, high = rate["interval"]
+    return f"{100 * rate['share']:.0f} ({100 * low:.0f} to {100 * high:.0f})"
+
+
 def _percent(figure: Result) -> str:
     return "–" if figure["value"] is None else f"{100 * figure['value']:.1f}"
 
@@ -213,6 +278,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "live": live,
     "model": model,
     "web": web,
+    "faithful": faithful,
+    "voices": voices,
     "recognition": recognition,
     "recognised": recognised,
 }

@@ -38,6 +38,7 @@ LOCAL = "tcp://127.0.0.1:*"
 ORDER = (
     "docs/corpora.md",
     "docs/training.md",
+    "docs/faithful.md",
     "docs/gpus.md",
     "docs/export.md",
     "docs/live.md",
@@ -125,6 +126,9 @@ NOT_RUN = {
 SMALL = {
     "emostream-train corpus synth": ["--workers", "1"],
     "emostream-train eval": ["--limit", "4", "--max-new-tokens", "8"],
+    "emostream-train faithful": [
+        *("--clips", "2", "--max-new-tokens", "8", "--twins", "both", "--edits", "mute,louder"),
+    ],
     "emostream-train sft": [
         *("--per_device_train_batch_size", "4", "--max_steps", "1", "--validation_limit", "2"),
         *("--limit", "4", "--max_new_tokens", "4"),

@@ -52,6 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_synth(_command(kinds, "synth", _synth, "render a corpus of synthetic actors"))
     _add_index(_command(kinds, "index", _index, "turn a published corpus into a manifest"))
     _add_eval(_command(commands, "eval", _eval, "evaluate a model on a manifest's clips"))
+    _add_faithful(
+        _command(commands, "faithful", _faithful, "test whether reasons follow from what is shown")
+    )
     table = _command(commands, "table", _compare, "put several evaluations side by side")
     table.add_argument("dir", type=Path, metavar="DIR", help="holds ROW-seedK/SPLIT/eval.json")
     table.add_argument("--out", type=Path, required=True, metavar="F.md")
@@ -154,6 +157,27 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--instruction", help="question of the prompt")
     parser.add_argument("--seed", type=int, default=0, help="of samples and shuffled sound")
+
+
+def _add_faithful(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, metavar="M", help="tiny, a folder or a hub id")
+    parser.add_argument("--out", type=Path, required=True, metavar="D")
+    parser.add_argument(
+        "--manifest",
+        type=Path,
+        metavar="F.jsonl",
+        help="clips to test on, with their twins.jsonl beside it if they have any (default: rendered ones)",
+    )
+    parser.add_argument("--clips", type=int, default=200, metavar="N", help="at most so many clips")
+    parser.add_argument("--seed", type=int, default=0, help="of the clips")
+    parser.add_argument("--split", help="test or ood, or of the manifest (default: test, or all)")
+    parser.add_argument("--labels", type=_list, metavar="A,B", help="label set (default: DFEW's)")
+    parser.add_argument("--twins", type=_list, metavar="A,B", help="kinds of twins (default: all)")
+    parser.add_argument("--edits", type=_list, metavar="A,B", help="edits (default: all)")
+    parser.add_argument("--device", default="cpu", help="torch device")
+    parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="clips at once")
+    parser.add_argument("--max-new-tokens", type=int, default=128, metavar="N")
+    parser.add_argument("--instruction", help="question of the prompt")
 
 
 def _add_training(
@@ -307,6 +331,42 @@ def _eval(options: argparse.Namespace) -> None:
         f" on {result['clips']} clips"
         + (f", {sum(result['skipped'].values())} skipped" if result["skipped"] else "")
     )
+
+
+def _faithful(options: argparse.Namespace) -> None:
+    from training.faithful.run import RESULT, FaithfulSettings, find_clips, measure
+
+    names = (
+        "clips",
+        "seed",
+        "split",
+        "batch_size",
+        "max_new_tokens",
+        "instruction",
+        "labels",
+        "edits",
+    )
+    given = {name: getattr(options, name) for name in names}
+    given["kinds"] = options.twins
+    settings = FaithfulSettings(**{name: v for name, v in given.items() if v is not None})
+    rows, twins = find_clips(options.manifest, options.out, settings)
+
+    from emostream import load_model
+    from emostream.devices import resolve_device
+
+    model, processor = load_model(options.model, resolve_device(options.device))
+    with bars() as step:
+        result = measure(
+            model,
+            processor,
+            rows,
+            twins,
+            options.out,
+            settings,
+            model_name=options.model,
+            on_progress=step,
+        )
+    print(f"{options.out / RESULT}: {result['clips']} clips, {len(twins)} twins")
 
 
 def _compare(options: argparse.Namespace) -> None:

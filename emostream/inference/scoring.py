@@ -102,6 +102,33 @@ def candidate_tree(
                 raise ConfigError(
                     f"labels: {spelling!r} spells both {labels[owner[tokens]]!r} and {label!r}; remove one."
                 )
+    return _merged(owner, labels)
+
+
+def text_tree(tokenizer: object, texts: Mapping[str, Sequence[str]]) -> CandidateTree:
+    """A tree of any texts behind a prompt, whose probabilities among one another are scored.
+
+    Args:
+        tokenizer: The language model's.
+        texts: Name -> the texts that count as it; the names are the tree's labels.
+
+    Raises:
+        ConfigError: There are fewer than two, or two names have a text in common.
+    """
+    owner: dict[tuple[int, ...], int] = {}
+    for index, (name, several) in enumerate(texts.items()):
+        for text in several:
+            tokens = tuple(tokenizer.encode(text, add_special_tokens=False))  # type: ignore[attr-defined]
+            if owner.setdefault(tokens, index) != index:
+                raise ConfigError(
+                    f"text_tree: {text!r} counts as {name!r} and as another; remove one."
+                )
+    if len(owner) < 2:
+        raise ConfigError(f"text_tree: wanted two texts or more, found {len(owner)}")
+    return _merged(owner, tuple(texts))
+
+
+def _merged(owner: Mapping[tuple[int, ...], int], labels: tuple[str, ...]) -> CandidateTree:
     candidates = list(owner)
     common = _common_prefix(candidates)
     # Row 0 is the prompt's last token; a candidate's last token is only predicted, never read.

@@ -7,7 +7,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from emostream.errors import MediaError
@@ -24,6 +26,12 @@ logger = logging.getLogger(__name__)
 
 Given = TypeVar("Given")
 Found = TypeVar("Found")
+
+Edit = Callable[
+    [Row, NDArray[np.uint8] | None, NDArray[np.float32] | None],
+    tuple[NDArray[np.uint8] | None, NDArray[np.float32] | None],
+]
+"""Another clip in place of the one decoded: row, frames (T, H, W, 3) and pcm (S,) -> both, None where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +58,7 @@ def decode_clip(
     row: Row,
     config: EmostreamConfig,
     need: Collection[Modality] = BOTH,
+    edit: Edit | None = None,
 ) -> DecodedClip:
     """Decode and preprocess a row's clip; of sound that is too long for the model, the newest is kept.
 
@@ -61,6 +70,7 @@ def decode_clip(
         row: The clip.
         config: Of the checkpoint: how many frames it takes, and what it is shown of them.
         need: Modalities to decode.
+        edit: What is done to the clip before anything is cut out of it.
     """
     try:
         clip = load_clip(row.path, config.num_frames, row.start_s, row.end_s, need=need)
@@ -73,8 +83,11 @@ def decode_clip(
         if not heard:
             return DecodedClip(row, problem=said)
     limit = processor.context_samples()
+    frames, sound = clip.frames, clip.audio
+    if edit is not None:
+        frames, sound = edit(row, frames, sound)
     # Cut here, since `mel` warns of each clip.
-    frames, audio = clip.frames, None if clip.audio is None else clip.audio[-limit:]
+    audio = None if sound is None else sound[-limit:]
     if config.frame_crop == "face":
         shown = shown_clip(
             frames,
@@ -91,9 +104,7 @@ def decode_clip(
         row,
         None if frames is None else processor.pixels(frames),
         None if audio is None else processor.mel(audio),
-        cut_s=0.0
-        if audio is None or clip.audio is None
-        else (len(clip.audio) - len(audio)) / SAMPLE_RATE_HZ,
+        cut_s=0.0 if audio is None or sound is None else (len(sound) - len(audio)) / SAMPLE_RATE_HZ,
     )
 
 

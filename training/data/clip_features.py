@@ -13,6 +13,7 @@ from emostream.model.modeling import EmostreamForCausalLM
 from emostream.model.processor import EmostreamProcessor
 from training.data.clip_encoding import (
     DecodedClip,
+    Edit,
     computed_ahead,
     decode_clip,
     encode_clips,
@@ -77,6 +78,7 @@ def computed_features(
     *,
     batch_size: int,
     loaders: int,
+    edit: Edit | None = None,
 ) -> Iterator[ClipFeatures]:
     """Decode clips on threads, at most two batches ahead of the towers, which take a batch at once.
 
@@ -88,6 +90,7 @@ def computed_features(
         partners: Whose sound each clip is given beside its own.
         batch_size: Clips at once.
         loaders: Threads that decode.
+        edit: What is done to each clip before the towers see it.
     """
 
     def decode(index: int) -> tuple[int, DecodedClip, DecodedClip]:
@@ -95,7 +98,7 @@ def computed_features(
         row = rows[index]
         if row.label is None:
             return index, DecodedClip(row, problem="no label"), DecodedClip(row)
-        clip = decode_clip(processor, row, model.config)
+        clip = decode_clip(processor, row, model.config, edit=edit)
         if clip.problem:
             return index, DecodedClip(row, problem=f"unreadable: {clip.problem}"), DecodedClip(row)
         if partners is None:

@@ -1,6 +1,6 @@
 """What came of each clip, judged against its label and cues, and the figures that follow from many."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -164,6 +164,40 @@ def figures(outcomes: Sequence[Outcome], labels: Sequence[str]) -> dict[str, Fig
             [bool(o.label_named) for o in outcomes], [o.label_named is not None for o in outcomes]
         ),
         "fusion_gain": _fusion_gain(outcomes, labels),
+    }
+
+
+def votes(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """The label of the whole clip beside those of its pictures and of its sound alone, label-first.
+
+    Args:
+        outcomes: Those that were not scored on the clip and on each modality are left out.
+
+    Returns:
+        Shares, each null where there is nothing to divide by: of clips of which picture and sound say the same
+        (`alike`), and the clip too (`alike_kept`, of those); where they differ, of clips that follow the one, the other
+        or neither; and how often each of the three is right there (`right_where_they_differ`).
+    """
+    voted = [o for o in outcomes if {"both", "video", "audio"} <= set(o.scored)]
+    differ = [o for o in voted if o.scored["video"] != o.scored["audio"]]
+    alike = [o for o in voted if o.scored["video"] == o.scored["audio"]]
+
+    def share(of: Sequence[Outcome], holds: Callable[[Outcome], bool]) -> float | None:
+        return sum(map(holds, of)) / len(of) if of else None
+
+    return {
+        "clips": len(voted),
+        "alike": share(voted, lambda o: o.scored["video"] == o.scored["audio"]),
+        "alike_kept": share(alike, lambda o: o.scored["both"] == o.scored["video"]),
+        "follows_video": share(differ, lambda o: o.scored["both"] == o.scored["video"]),
+        "follows_audio": share(differ, lambda o: o.scored["both"] == o.scored["audio"]),
+        "follows_neither": share(
+            differ, lambda o: o.scored["both"] not in (o.scored["video"], o.scored["audio"])
+        ),
+        "right_where_they_differ": {
+            condition: share(differ, lambda o, c=condition: o.scored[c] == o.label)  # type: ignore[misc]
+            for condition in ("both", "video", "audio")
+        },
     }
 
 

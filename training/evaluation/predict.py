@@ -18,7 +18,7 @@ from emostream.inference.streaming import MediaTokens
 from emostream.labels import DEFAULT_LABELS, validate_labels
 from emostream.model.modeling import EmostreamForCausalLM
 from emostream.model.processor import EmostreamProcessor
-from training.data.clip_encoding import run_by_shape
+from training.data.clip_encoding import Edit, run_by_shape
 from training.data.clip_features import ClipFeatures, computed_features, stored_features
 from training.data.features import FeatureStore
 from training.data.manifest import Row
@@ -71,6 +71,7 @@ def predict(
     todo: Sequence[int],
     settings: EvalSettings,
     store: FeatureStore | None = None,
+    edit: Edit | None = None,
 ) -> Iterator[list[Prediction]]:
     """Yield predictions batch by batch, in the order of `todo`.
 
@@ -83,6 +84,7 @@ def predict(
         todo: Indices of the clips to predict.
         settings: How.
         store: Features of `rows` by this model's towers; without it clips are decoded and encoded.
+        edit: What is done to each clip before the towers see it; only without `store`.
     """
     if not todo:
         return
@@ -93,7 +95,14 @@ def predict(
     size = settings.batch_size
     clips = (
         computed_features(
-            model, processor, rows, todo, partners, batch_size=size, loaders=settings.loaders
+            model,
+            processor,
+            rows,
+            todo,
+            partners,
+            batch_size=size,
+            loaders=settings.loaders,
+            edit=edit,
         )
         if store is None
         else stored_features(store, rows, todo, partners)

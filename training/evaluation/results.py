@@ -13,7 +13,14 @@ from emostream.labels import OTHER
 from training.data.cues import Cues
 from training.evaluation.bootstrap import SAMPLES, draws, estimate
 from training.evaluation.metrics import NO_ANSWER, confusion, ece, recalls, reliability
-from training.evaluation.outcomes import FIGURES, Outcome, conditions_of, figures, judge
+from training.evaluation.outcomes import (
+    FIGURES,
+    Outcome,
+    conditions_of,
+    figures,
+    judge,
+    votes,
+)
 
 PREDICTIONS: Final = "predictions.jsonl"
 OUTCOMES: Final = "clips.jsonl"
@@ -149,6 +156,7 @@ def summarise(
         "label_first": label_first,
         "clips_with_cues": sum(o.reasoned and o.salient is not None for o in outcomes),
         **_calibration([p for p in predictions if p.skipped is None]),
+        "votes": votes(outcomes),
         "ablation": _ablation(outcomes, labels, samples),
     }
 

@@ -7,7 +7,7 @@ from emostream.answers import compose_answer
 from emostream.errors import ConfigError
 from emostream.labels import DEFAULT_LABELS
 from training.data.cues import Cues
-from training.evaluation.outcomes import CONDITIONS, Outcome
+from training.evaluation.outcomes import CONDITIONS, Outcome, votes
 from training.evaluation.results import Prediction, judge_all, summarise
 
 AB = ("happy", "sad")
@@ -174,3 +174,24 @@ def test_a_whole_result_is_consistent():
     assert found["agreement"] == pytest.approx(0.95, abs=0.03)
     assert sum(b["count"] for b in found["reliability"]) == 400
     assert 0 < found["fusion_gain"] < 1
+
+
+def test_votes_of_single_modalities_beside_the_whole():
+    def scored(label: str, both: str, video: str, audio: str) -> Outcome:
+        return Outcome(index=0, label=label, scored={"both": both, "video": video, "audio": audio})
+
+    found = votes(
+        [
+            scored("sad", "sad", "sad", "sad"),
+            scored("sad", "sad", "sad", "fear"),
+            scored("sad", "fear", "sad", "fear"),
+            scored("sad", "angry", "sad", "fear"),
+            Outcome(index=4, label="sad", scored={"both": "sad"}),
+        ]
+    )
+    assert found["clips"] == 4
+    assert (found["alike"], found["alike_kept"]) == (0.25, 1.0)
+    third = pytest.approx(1 / 3)
+    assert found["follows_video"] == found["follows_audio"] == found["follows_neither"] == third
+    assert found["right_where_they_differ"] == {"both": third, "video": 1.0, "audio": 0.0}
+    assert votes([])["alike"] is None

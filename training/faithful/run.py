@@ -1,0 +1,267 @@
+"""`faithful`: does what a model says follow from what it is shown? Tests by intervention, probes and readers.
+
+OUT/faithful.json   the figures, with 95 % intervals over clips
+OUT/pairs.jsonl     what came of each clip and its twin
+OUT/answers.jsonl   what the model said of each clip, twin and edit
+OUT/clips/          rendered clips and twins, where no manifest was given
+OUT/features/       the towers' features of the clips
+"""
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+from emostream.answers import parse_answer
+from emostream.errors import ConfigError
+from emostream.labels import DEFAULT_LABELS, validate_labels
+from emostream.model.modeling import EmostreamForCausalLM
+from emostream.model.processor import EmostreamProcessor
+from training.data.features import cache_features
+from training.data.manifest import Row, read_manifest
+from training.data.same_run import write_whole
+from training.evaluation.outcomes import votes
+from training.evaluation.predict import EvalSettings, predict
+from training.evaluation.results import Prediction, judge_all
+from training.faithful.edits import EDITS, edits
+from training.faithful.pairs import Pair, by_kind, edit_pair, twin_pair
+from training.faithful.probes import probe, statement_scores
+from training.faithful.reader import consistency, train_reader
+from training.sft.compose import compose
+from training.synth.command import synth
+from training.synth.twins import CHANGE, KIND, KINDS, MANIFEST, TWIN_OF, check_kinds
+
+logger = logging.getLogger(__name__)
+
+RESULT = "faithful.json"
+_FIXED = ("take", "actor")  # nothing that is claimed changes, nor does the label
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaithfulSettings:
+    """What is tested.
+
+    Attributes:
+        clips: Clips rendered where no manifest is given, or taken from it, by the seed.
+        seed: Of the clips.
+        split: `train`, `test` or `ood` where clips are rendered, else of the manifest; None for `test`, or all rows.
+        kinds: Of `training.synth.twins.KINDS`, the twins that are compared.
+        edits: Of `training.faithful.edits.EDITS`, what is done to the clips.
+        labels: The label set.
+        batch_size: Clips at once.
+        max_new_tokens: Longest answer.
+        instruction: Question of the prompt; the processor's if None.
+
+    Raises:
+        ConfigError: A value is out of range or unknown.
+    """
+
+    clips: int = 200
+    seed: int = 0
+    split: str | None = None
+    kinds: Sequence[str] = tuple(KINDS)
+    edits: Sequence[str] = tuple(EDITS)
+    labels: Sequence[str] = DEFAULT_LABELS
+    batch_size: int = 16
+    max_new_tokens: int = 128
+    instruction: str | None = None
+
+    def __post_init__(self) -> None:
+        validate_labels(self.labels)
+        check_kinds(self.kinds)
+        if unknown := [name for name in self.edits if name not in EDITS]:
+            raise ConfigError(
+                f"faithful: unknown edit {unknown[0]!r}; wanted some of {', '.join(EDITS)}"
+            )
+        for name in ("clips", "batch_size", "max_new_tokens"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"faithful: {name} is {getattr(self, name)}; wanted 1 or more")
+
+
+def find_clips(
+    manifest: Path | None, out: Path, settings: FaithfulSettings
+) -> tuple[list[Row], list[Row]]:
+    """The clips to test on, and their twins.
+
+    Args:
+        manifest: Rows to test on, with their twins if `twins.jsonl` stands beside it; rendered if None.
+        out: Where clips are rendered.
+        settings: How many, of which split.
+
+    Raises:
+        ConfigError: The manifest cannot be read or has no labelled rows of the split.
+    """
+    if manifest is None:
+        split = settings.split or "test"
+        report = synth(
+            out / "clips", settings.clips, settings.seed, split, twins=tuple(settings.kinds)
+        )
+        manifest = report.manifest
+    rows = [
+        row
+        for row in read_manifest(manifest, settings.labels)
+        if row.label is not None and settings.split in (None, row.split)
+    ]
+    if not rows:
+        where = f"split {settings.split}" if settings.split else "it"
+        raise ConfigError(f"{manifest}: no labelled rows in {where}; name a manifest with some")
+    if len(rows) > settings.clips:
+        rng = np.random.default_rng(settings.seed)
+        rows = [rows[at] for at in sorted(rng.choice(len(rows), settings.clips, replace=False))]
+    twins = manifest.with_name(MANIFEST)
+    if not settings.kinds or not twins.is_file():
+        return rows, []
+    wanted = {row.path for row in rows}
+    return rows, [
+        row
+        for row in read_manifest(twins, settings.labels)
+        if row.meta[KIND] in settings.kinds and _clip_of(row) in wanted
+    ]
+
+
+def _clip_of(twin: Row) -> Path:
+    return Path(twin.path.parent.parent, twin.meta[TWIN_OF])
+
+
+def measure(
+    model: EmostreamForCausalLM,
+    processor: EmostreamProcessor,
+    rows: Sequence[Row],
+    twins: Sequence[Row],
+    out: Path,
+    settings: FaithfulSettings | None = None,
+    *,
+    model_name: str = "",
+    on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> dict[str, Any]:
+    """Test a model's reasons on clips, their twins and their edits; writes `out/faithful.json` and what it rests on.
+
+    Args:
+        model: From `load_model`, on its device.
+        processor: Likewise.
+        rows: Clips with labels, and cues for all tests but edits and votes.
+        twins: Rows of twins, as `corpus synth` writes them.
+        out: Folder for the results.
+        settings: What is tested.
+        model_name: For the result.
+        on_progress: Called with what is done, how much and of how much.
+
+    Returns:
+        The content of faithful.json.
+
+    Raises:
+        ConfigError: No clip is usable.
+    """
+    settings = settings or FaithfulSettings()
+    out.mkdir(parents=True, exist_ok=True)
+    asked = EvalSettings(
+        labels=settings.labels,
+        conditions=("both", "video", "audio"),
+        batch_size=settings.batch_size,
+        max_new_tokens=settings.max_new_tokens,
+        instruction=settings.instruction,
+    )
+    everything = [*rows, *twins]
+    store = cache_features(
+        model,
+        processor,
+        everything,
+        out / "features",
+        batch_size=settings.batch_size,
+        on_progress=lambda done, total: on_progress("clips encoded", done, total),
+    )
+    kept = [row for row in rows if row in store]
+    if not kept:
+        raise ConfigError(f"faithful: none of {len(rows)} clips could be used")
+
+    def answers(of: Sequence[Row], what: str, how: EvalSettings, **more: Any) -> list[Prediction]:
+        done: list[Prediction] = []
+        for batch in predict(model, processor, of, range(len(of)), how, **more):
+            done += batch
+            on_progress(what, len(done), len(of))
+        return done
+
+    own = answers(kept, "clips answered", asked, store=store)
+    alone = replace(asked, conditions=("both",))
+    changed = [row for row in twins if row in store]
+    of_twins = answers(changed, "twins answered", alone, store=store)
+    place = {row.path: at for at, row in enumerate(kept)}
+    pairs = list(_twin_pairs(kept, changed, own, of_twins, place))
+    said = [("clip", p) for p in own] + [
+        (str(row.meta[CHANGE]), p) for row, p in zip(changed, of_twins, strict=True)
+    ]
+    edited: list[Pair] = []
+    for name, (edit, expected) in edits(kept).items():
+        if name in settings.edits:
+            found = answers(kept, f"{name} answered", alone, edit=edit)
+            said += [(name, p) for p in found]
+            edited += [
+                edit_pair(at, name, own[at], after, row.cues, expected)
+                for at, (row, after) in enumerate(zip(kept, found, strict=True))
+                if after.skipped is None
+            ]
+    thinks = [parse_answer(p.text or "", settings.labels) for p in own]
+    rng = np.random.default_rng(settings.seed)
+    composed = ["" if row.cues is None else compose(row.cues, rng) for row in kept]
+    outcomes = judge_all(own, settings.labels, {})
+    result = {
+        "model": model_name,
+        "clips": len(kept),
+        "skipped": len(rows) - len(kept),
+        "twins": by_kind(pairs),
+        "edits": by_kind(edited),
+        "probes": probe(
+            statement_scores(model, processor, store, kept, settings.instruction),
+            [row.cues for row in kept],
+        )
+        if model.config.answer_style == "reasoned"
+        else {},
+        "reader": consistency(
+            train_reader(),
+            [answer.think for answer in thinks],
+            [answer.label for answer in thinks],
+            [str(row.label) for row in kept],
+            composed,
+        ),
+        "votes": votes(outcomes),
+        "settings": asdict(settings),
+        "provenance": {
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "device": str(model.device),
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+    }
+    _lines(out / "pairs.jsonl", [pair.to_json() for pair in (*pairs, *edited)])
+    _lines(out / "answers.jsonl", [{"change": change, **p.to_json()} for change, p in said])
+    write_whole(out / RESULT, json.dumps(result, indent=1) + "\n")
+    return result
+
+
+def _twin_pairs(
+    rows: Sequence[Row],
+    twins: Sequence[Row],
+    own: Sequence[Prediction],
+    theirs: Sequence[Prediction],
+    place: dict[Path, int],
+) -> Iterator[Pair]:
+    for twin, after in zip(twins, theirs, strict=True):
+        at = place.get(_clip_of(twin))
+        if at is None or rows[at].cues is None or twin.cues is None:
+            continue
+        kind, change = str(twin.meta[KIND]), str(twin.meta[CHANGE])
+        told = own[at].first if kind in _FIXED else twin.label if change in KINDS else None
+        cues = rows[at].cues, twin.cues
+        yield twin_pair(at, kind, change, own[at], after, cues, told)  # type: ignore[arg-type]
+
+
+def _lines(path: Path, values: Sequence[dict[str, Any]]) -> None:
+    write_whole(path, "".join(json.dumps(value) + "\n" for value in values))
