@@ -218,17 +218,18 @@ def faithful() -> str:
                 if name in found["probes"]
             ]
             reader = found["reader"]
-            text += (
-                f"Probes, the true statement likelier: {', '.join(probes)}. The reader names the model's answer from its "
-                f"reasons in {_share(reader, 'consistency')}, the truth in {_share(reader, 'accuracy')}, the answer from "
-                f"another clip's reasons in {_share(reader, 'shuffled')}, and the truth from composed texts in "
-                f"{_share(reader, 'composed')}.\n\n"
-            )
+            read = {name: _share(reader, name) for name in _READER}
+            text += f"Probes, the true statement likelier: {', '.join(probes)}. The reader names from the reasons "
+            text += f"its answer in {read['consistency']} and the truth in {read['accuracy']}; the answer from another "
+            text += f"clip's in {read['shuffled']}; the truth from composed texts in {read['composed']}.\n\n"
         text += "Percent, with 95 % bootstrap intervals over clips.\n"
     return text + _from("faithful")
 
 
 _FAITHFUL = ("sensitivity", "specificity", "label_kept", "label_as_told", "answer_falls_by")
+
+
+_READER = ("consistency", "accuracy", "shuffled", "composed")
 
 
 def _share(found: Result, name: str) -> str:
@@ -243,24 +244,19 @@ def voices() -> str:
     rows = []
     for result in _results("voices"):
         found = {(r["corpus"], r["label"], r["dimension"]): r for r in result["results"]}
-        for label in ("all", *result["literature"]):
-            cells = []
-            for corpus in ("ravdess", "nemo", "ased", "all"):
-                entry = found.get((corpus, label, "all"))
-                cells.append(_claims_cell(entry["claims_of_marked"]) if entry else "–")
-            rows.append([label, *cells])
-        for dimension in sorted({r["dimension"] for r in result["results"]} - {"all"}):
-            cells = []
-            for corpus in ("ravdess", "nemo", "ased", "all"):
-                entry = found.get((corpus, "all", dimension))
-                cells.append(_claims_cell(entry["claims_of_marked"]) if entry else "–")
-            rows.append([dimension.replace("_", " "), *cells])
+        dimensions = sorted({dimension for _, _, dimension in found} - {"all"})
+        asked = [(label, "all") for label in ("all", *result["literature"])]
+        for label, dimension in [*asked, *(("all", name) for name in dimensions)]:
+            name = label if dimension == "all" else dimension.replace("_", " ")
+            entries = [found.get((c, label, dimension)) for c in ("ravdess", "nemo", "ased", "all")]
+            rows.append([name, *(_claims_cell(entry) for entry in entries)])
     return _table("of|RAVDESS|nEMO|ASED|all", rows) + _from("voices")
 
 
-def _claims_cell(rate: Result) -> str:
-    if rate["share"] is None:
+def _claims_cell(entry: Result | None) -> str:
+    if entry is None or entry["claims_of_marked"]["share"] is None:
         return "–"
+    rate = entry["claims_of_marked"]
     low, high = rate["interval"]
     return f"{100 * rate['share']:.0f} ({100 * low:.0f} to {100 * high:.0f})"
 

@@ -4,8 +4,8 @@
 
 The first argument is a CSV with the columns path (relative to it), corpus, label and speaker. Each clip is measured
 by `training.claims.measure` and compared with the mean and spread of all clips of its speaker, whatever their emotion,
-as a listener who knows the speaker would. A claim is made from `VOICE_SALIENT` standard deviations on. What was measured is
-kept in `--measures`, so that an interrupted run goes on.
+as a listener who knows the speaker would. A claim is made from `VOICE_SALIENT` standard deviations on. What was
+measured is kept in `--measures`, so that an interrupted run goes on.
 """
 
 import argparse
