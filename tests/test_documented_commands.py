@@ -68,6 +68,9 @@ NOT_RUN = {
     "pip install pyzmq msgspec": MADE_ELSEWHERE,
     "pip install -e '.[bridges]'": MADE_ELSEWHERE,
     "pip install -e '.[annotate]'": MADE_ELSEWHERE,
+    "pip install -e '.[annotate,ray]'": MADE_ELSEWHERE,
+    "emostream annotate s3://bucket/list.jsonl --out s3://bucket/annotated "
+    "--ray auto": "tests/stream/annotate/test_cluster.py",
     "cd examples && npm install && node subscribe.mjs": "tests/stream/pubsub/test_examples.py",
     "python examples/subscribe.py": "tests/stream/pubsub/test_examples.py",
     "tensorboard --logdir runs": "a web server of another project's",
@@ -100,6 +103,7 @@ NOT_RUN = {
     "emostream-train sft --config cold_start_paper --model StarJiaxing/HumanOmni-0.5B "
     "--manifest emer.jsonl --out runs/emer": f"{HUB}; {GPU}",
     "torchrun --nproc_per_node 4 -m training.cli sft --config cold-start.yaml --out runs/four": GPU,
+    "torchrun --nproc_per_node 4 -m training.cli sft --config cold-start.yaml --out runs/sharded --fsdp": GPU,
     "OMP_NUM_THREADS=1 torchrun --nproc_per_node 2 -m training.cli grpo --config grpo.yaml "
     "--out runs/two --ddp_backend gloo": "tests/training/grpo/test_distributed.py",
     "emostream-export build my-model --out engines-int8 --precision int8": "tests/export",

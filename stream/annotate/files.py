@@ -1,14 +1,19 @@
-"""Media files, named by paths, folders, globs or fsspec URLs, and where their results go."""
+"""Media files, named by paths, folders, globs, manifests or fsspec URLs, and where their results go."""
 
 from __future__ import annotations
 
+import json
 import os
+import posixpath
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Final
 
 from emostream.errors import ConfigError
+
+#: Ending of a file that lists others.
+MANIFEST: Final = ".jsonl"
 
 #: What is taken from a folder; files that are named, or that a glob names, are taken whatever they are called.
 SUFFIXES: Final = frozenset(
@@ -88,15 +93,41 @@ def find(paths: Sequence[str]) -> list[MediaFile]:
 
 def _expand(path: str) -> Iterator[MediaFile]:
     filesystem, root = filesystem_of(path)
-    if filesystem.isdir(root):
+    if filesystem.isfile(root):
+        if root.endswith(MANIFEST):
+            yield from _listed(filesystem, root, path)
+        else:
+            yield _media_file(filesystem, root, PurePosixPath(root).name)
+    elif filesystem.isdir(root):
         for found in _below(filesystem, root):
             yield _media_file(filesystem, found, found[len(root) :].lstrip("/"))
-    elif filesystem.isfile(root):
-        yield _media_file(filesystem, root, PurePosixPath(root).name)
     else:
         for found in sorted(filesystem.glob(root)):
             if filesystem.isfile(found):
                 yield _media_file(filesystem, found, PurePosixPath(found).name)
+
+
+def _listed(filesystem: Any, manifest: str, shown: str) -> Iterator[MediaFile]:
+    """The files of a manifest, a JSON object with a `path` a line, each once; relative ones are beside it."""
+    lines = filesystem.cat_file(manifest).decode("utf-8", "replace").split("\n")
+    folder = manifest.rpartition("/")[0]
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            named = json.loads(line)["path"]
+        except (ValueError, TypeError, KeyError):
+            named = None
+        if not isinstance(named, str) or not named:
+            raise ConfigError(f'annotate: {shown}:{number}: wanted a JSON object with a "path".')
+        elsewhere = "://" in named or os.path.isabs(named)
+        below = posixpath.normpath(named)
+        owner, path = filesystem_of(named) if elsewhere else (filesystem, f"{folder}/{below}")
+        name = PurePosixPath(path).name if elsewhere or below.startswith("..") else below
+        try:
+            yield _media_file(owner, path, name)
+        except OSError:
+            yield MediaFile(_location(owner, path), name, 0, "")  # whoever fetches it says so
 
 
 def _below(filesystem: Any, root: str) -> Iterable[str]:
@@ -110,10 +141,11 @@ def _below(filesystem: Any, root: str) -> Iterable[str]:
 def _media_file(filesystem: Any, path: str, name: str) -> MediaFile:
     info = filesystem.info(path)
     changed = info.get("mtime") or info.get("LastModified") or info.get("created") or ""
-    is_local = "file" in filesystem.protocol
-    return MediaFile(
-        path if is_local else filesystem.unstrip_protocol(path), name, info["size"], str(changed)
-    )
+    return MediaFile(_location(filesystem, path), name, info["size"], str(changed))
+
+
+def _location(filesystem: Any, path: str) -> str:
+    return path if "file" in filesystem.protocol else str(filesystem.unstrip_protocol(path))
 
 
 def filesystem_of(path: str | os.PathLike[str]) -> tuple[Any, str]:

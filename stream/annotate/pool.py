@@ -11,19 +11,17 @@ import sys
 import threading
 from collections.abc import Generator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from emostream.errors import EmostreamError
 from stream.annotate.files import MediaFile
 from stream.annotate.results import Row
-from stream.annotate.settings import Settings
 from stream.annotate.worker import Job, failed
 
 TRIES = 2  # of a file whose worker dies
 
 
-def annotate_here(
-    files: Sequence[MediaFile], settings: Settings, out: str, jobs: int
-) -> Generator[Row, None, None]:
+def annotate_here(files: Sequence[MediaFile], job: Job, jobs: int) -> Generator[Row, None, None]:
     """Rows of files as they are finished; leaving the iterator ends the workers.
 
     A file whose worker dies twice, as a decoder that crashes does, gets a row that says so.
@@ -35,8 +33,7 @@ def annotate_here(
     rows: queue.SimpleQueue[Row | BaseException] = queue.SimpleQueue()
     for file in files:
         tasks.put(file)
-    workers = [_Process(Job(settings, out, index), jobs) for index in range(min(jobs, len(files)))]
-    digest = settings.digest()
+    workers = [_Process(replace(job, index=index), jobs) for index in range(min(jobs, len(files)))]
 
     def serve(process: _Process) -> None:
         try:
@@ -46,7 +43,7 @@ def annotate_here(
                     row = process.annotate(file)
                     if row is not None:
                         break
-                rows.put(row or failed(file, digest, f"its worker died: {process.end}"))
+                rows.put(row or failed(file, job.digest, f"its worker died: {process.end}"))
         except queue.Empty:
             pass
         except BaseException as error:

@@ -64,11 +64,15 @@ class Folder:
 
     Args:
         path: Made if it is not there.
+
+    Attributes:
+        path: The same from any working directory.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.filesystem, self.root = filesystem_of(path)
         self._local = "file" in self.filesystem.protocol
+        self.path = self.root if self._local else os.fspath(path)
         self.filesystem.makedirs(self.root, exist_ok=True)
 
     def work(self) -> Path:

@@ -16,8 +16,9 @@ from stream.annotate import report
 from stream.annotate.files import MediaFile, find
 from stream.annotate.results import Folder, Row
 from stream.annotate.settings import Settings
+from stream.annotate.worker import Job
 
-Engine = Callable[[Sequence[MediaFile], Settings, str], Generator[Row, None, None]]
+Engine = Callable[[Sequence[MediaFile], Job], Generator[Row, None, None]]
 
 
 class AnnotateError(EmostreamError):
@@ -37,7 +38,7 @@ def annotate(paths: Sequence[str], out: str, settings: Settings, engine: Engine)
     """Annotate what is not done yet, and write the summary of everything that was named.
 
     Args:
-        paths: Files, folders, globs.
+        paths: Files, folders, globs, manifests.
         out: Folder of the results.
         settings: What is asked of each file.
         engine: Gives the rows of files as they are finished.
@@ -55,8 +56,9 @@ def annotate(paths: Sequence[str], out: str, settings: Settings, engine: Engine)
         left = [file for file in files if file.name not in rows]
         before = len(rows)
         if left:
-            with closing(engine(left, settings, out)) as finished:
+            with closing(engine(left, Job(settings, digest, folder.path))) as finished:
                 rows |= {row.name: row for row in _shown(finished, left)}
+            folder.sweep()
         _summarise(folder, [rows[file.name] for file in files], settings)
     except OSError as error:
         raise AnnotateError(f"annotate: cannot write to {out}: {error}") from error
@@ -96,27 +98,36 @@ def _summarise(folder: Folder, rows: Sequence[Row], settings: Settings) -> None:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def command(paths: Sequence[str], out: str, settings: Settings, jobs: int) -> int:
+def command(
+    paths: Sequence[str],
+    out: str,
+    settings: Settings,
+    jobs: int | None = None,
+    ray: str | None = None,
+) -> int:
     """Run and say how it went.
 
     Args:
-        paths: Files, folders, globs.
+        paths: Files, folders, globs, manifests.
         out: Folder of the results.
         settings: What is asked of each file.
-        jobs: Worker processes.
+        jobs: Workers; None for one, on a cluster for as many as it has GPUs or cores.
+        ray: Address of a Ray cluster that they run on.
 
     Returns:
         The exit code: 0, 1 if a file failed, 130 if it was interrupted.
     """
-    if jobs < 1:
+    if jobs is not None and jobs < 1:
         raise ConfigError(f"--jobs {jobs}: wanted 1 or more.")
 
-    def engine(
-        files: Sequence[MediaFile], settings: Settings, out: str
-    ) -> Generator[Row, None, None]:
+    def engine(files: Sequence[MediaFile], job: Job) -> Generator[Row, None, None]:
+        if ray is not None:
+            from stream.annotate.cluster import annotate_on_ray
+
+            return annotate_on_ray(files, job, ray, jobs)
         from stream.annotate.pool import annotate_here
 
-        return annotate_here(files, settings, out, jobs)
+        return annotate_here(files, job, jobs or 1)
 
     try:
         outcome = annotate(paths, out, settings, engine)

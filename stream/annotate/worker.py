@@ -1,4 +1,4 @@
-"""What annotates files, one after another: a process (`python -P -m stream.annotate.worker`).
+"""What annotates files, one after another: a process (`python -P -m stream.annotate.worker`), or an actor on a cluster.
 
 The process reads pickles from standard input, settings first and then one file after another, and answers each with a
 pickle. It ends at once when its input does, whatever it is doing: it never outlives the run that started it.
@@ -16,7 +16,8 @@ import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from emostream.errors import EmostreamError
+from emostream.errors import EmostreamError, MediaError
+from emostream.urls import hide_secrets
 from stream.annotate.files import MediaFile, filesystem_of
 from stream.annotate.results import Folder, Row
 from stream.annotate.settings import Settings
@@ -30,13 +31,15 @@ class Job:
 
     Attributes:
         settings: What is asked of each file.
+        digest: Of the settings, where the run was started: on another machine a model's files have other times.
         out: Folder of the results.
         index: Which worker it is; with several GPUs it takes that one.
     """
 
     settings: Settings
+    digest: str
     out: str
-    index: int
+    index: int = 0
 
 
 class Worker:
@@ -51,7 +54,7 @@ class Worker:
         from stream.serve.model import load_recognizer
 
         self._settings, self._folder = job.settings, Folder(job.out)
-        self._digest = job.settings.digest()
+        self._digest = job.digest
         model = replace(job.settings.model, device=_device(job))
         self._annotator = Annotator(job.settings, load_recognizer(model))
 
@@ -60,7 +63,7 @@ class Worker:
         from stream.annotate.outputs import presence, write
         from stream.capture.sources import name_of
 
-        work = self._folder.work()
+        work, local = self._folder.work(), Path(file.path)
         try:
             local = _fetch(file, work)
             annotation = self._annotator.annotate(local, name_of(file.name))
@@ -85,7 +88,9 @@ class Worker:
             )
             self._folder.commit(row, work, names)
         except EmostreamError as error:
-            row = failed(file, self._digest, str(error))
+            # Not where it was fetched to, which nobody finds any more.
+            error_text = str(error).replace(str(local), hide_secrets(file.path))
+            row = failed(file, self._digest, error_text)
             self._folder.commit(row, work, [])
         finally:
             shutil.rmtree(work, ignore_errors=True)
@@ -113,7 +118,10 @@ def _fetch(file: MediaFile, work: Path) -> Path:
     if "file" in filesystem.protocol:
         return Path(path)
     local = work / f"media{Path(path).suffix}"
-    filesystem.get_file(path, str(local))
+    try:
+        filesystem.get_file(path, str(local))
+    except OSError as error:
+        raise MediaError(f"{file.path}: cannot be fetched: {error}") from error
     return local
 
 

@@ -126,9 +126,14 @@ def _parser() -> argparse.ArgumentParser:
     _add_people(infer)
 
     annotate = command("annotate", _annotate, "label files and folders as fast as the model goes")
-    annotate.add_argument("paths", nargs="+", metavar="PATH", help="files, folders, globs")
+    annotate.add_argument(
+        "paths", nargs="+", metavar="PATH", help="files, folders, globs, manifests"
+    )
     annotate.add_argument("--out", required=True, metavar="DIR", help="goes on if it was begun")
-    annotate.add_argument("--jobs", type=int, default=1, metavar="N", help="worker processes")
+    annotate.add_argument(
+        "--jobs", type=int, metavar="N", help="workers: 1, on a cluster one a GPU or core"
+    )
+    annotate.add_argument("--ray", metavar="ADDRESS", help="a Ray cluster that they run on")
     annotate.add_argument(
         "--format",
         default="jsonl",
@@ -379,7 +384,7 @@ def _annotate(options: argparse.Namespace) -> int:
         formats=tuple(dict.fromkeys(formats)),
     )
     with _interrupted_by_signals():
-        return command(options.paths, options.out, settings, options.jobs)
+        return command(options.paths, options.out, settings, options.jobs, options.ray)
 
 
 def _model_config(options: argparse.Namespace) -> ModelConfig:

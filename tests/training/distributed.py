@@ -3,9 +3,12 @@
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import DistributedType
 from safetensors.torch import load_file
 
 from tests.training.grpo_rig import policy
@@ -17,11 +20,23 @@ TRAINED = "trained.safetensors"
 Weights = dict[str, torch.Tensor]
 
 
-def run(worker: str, out: Path, *launcher: str) -> Weights:
-    """What `worker`, a module that writes `TRAINED`, has trained."""
+def cpus_as_gpus() -> dict[str, bool]:
+    """Accelerate shards models on GPUs alone; have it take the CPUs of two processes for such.
+
+    Returns:
+        The `accelerator_config` of runs to which that applies.
+    """
+    AcceleratorState._reset_state()  # of a run before
+    PartialState(cpu=True, backend="gloo")
+    PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+    return {"use_configured_state": True}
+
+
+def run(worker: str, out: Path, *launcher: str, arguments: Sequence[str] = ()) -> None:
+    """Run `worker`, a module, alone or by a launcher."""
     out.mkdir()
     done = subprocess.run(
-        [sys.executable, *launcher, "-m", worker, str(out)],
+        [sys.executable, *launcher, "-m", worker, str(out), *arguments],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -30,6 +45,11 @@ def run(worker: str, out: Path, *launcher: str) -> Weights:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def trained(worker: str, out: Path, *launcher: str) -> Weights:
+    """What `worker`, a module that writes `TRAINED`, has trained."""
+    run(worker, out, *launcher)
     return load_file(out / TRAINED)
 
 

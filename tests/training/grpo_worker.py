@@ -1,4 +1,9 @@
-"""One process of a distributed run: trains the small policy and writes its weights. Started by torchrun or alone."""
+"""One process of a distributed run: trains the small policy and writes its weights. Started by torchrun or alone.
+
+    grpo_worker.py OUT [--fsdp]
+
+With `--fsdp` the weights are spread over the processes.
+"""
 
 import os
 import sys
@@ -6,13 +11,14 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from tests.training.distributed import TRAINED
+from tests.training.distributed import TRAINED, cpus_as_gpus
 from tests.training.grpo_rig import settings, trainer
 from training.tuning.setup import leave_process_group
 
 
 def main() -> None:
     out = Path(sys.argv[1])
+    sharded = "--fsdp" in sys.argv
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     # 16 completions a step, however many processes share them; a small rate keeps rounding small.
     args = settings(
@@ -24,10 +30,13 @@ def main() -> None:
         mask_truncated_completions=True,
         ddp_backend="gloo" if processes > 1 else None,
         ddp_find_unused_parameters=True if processes > 1 else None,
+        fsdp=sharded,
+        accelerator_config=cpus_as_gpus() if sharded else None,
     )
     run = trainer(args)
     run.train()
-    if run.accelerator.is_main_process:
+    run.save_model(str(out / "model"))
+    if not sharded and run.accelerator.is_main_process:
         trained = {n: p.detach() for n, p in run.model.named_parameters() if p.requires_grad}
         save_file(trained, out / TRAINED)
     leave_process_group()

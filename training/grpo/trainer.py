@@ -28,6 +28,7 @@ from training.grpo.rewards import RewardFunction
 from training.grpo.rollout import sample_completions, uniform_numbers
 from training.grpo.signal import ALIKE, share_alike
 from training.tuning.checkpoints import PublishedCheckpoints
+from training.tuning.sharded import Sharding, whole_weights
 from training.tuning.watch import FiniteLoss, check_finite
 
 #: Settings of TRL that change the sampled distribution, and the value at which they do not.
@@ -63,7 +64,8 @@ class EmostreamGRPOTrainer(FiniteLoss, PublishedCheckpoints, GRPOTrainer):
         callbacks: Further callbacks.
 
     Raises:
-        ConfigError: A setting cannot be served: sampling that is not the policy's own, or a batch that splits a group.
+        ConfigError: A setting cannot be served: sampling that is not the policy's own, a batch that splits a group,
+            or a reference model beside sharded weights.
     """
 
     def __init__(
@@ -78,6 +80,8 @@ class EmostreamGRPOTrainer(FiniteLoss, PublishedCheckpoints, GRPOTrainer):
         callbacks: list[TrainerCallback] | None = None,
     ):
         check_sampling(args)
+        if args.fsdp and args.beta:
+            raise ConfigError("grpo: a sharded model has no reference; with fsdp, leave beta at 0.")
         self._prompts = prompts
         self.processor = processor
         self._clips = torch.empty(0, dtype=torch.long)  # of the completions at hand
@@ -91,7 +95,7 @@ class EmostreamGRPOTrainer(FiniteLoss, PublishedCheckpoints, GRPOTrainer):
             args=args,
             train_dataset=train_dataset,
             processing_class=processor.tokenizer,
-            callbacks=callbacks,
+            callbacks=[Sharding(), *(callbacks or ())],
         )
         args.beta = self.beta = beta
         if reference is not None:
@@ -179,7 +183,7 @@ class EmostreamGRPOTrainer(FiniteLoss, PublishedCheckpoints, GRPOTrainer):
         training = model.training
         model.eval()
         try:
-            with self.accelerator.autocast():
+            with whole_weights(model, self.args), self.accelerator.autocast():
                 completions = sample_completions(
                     model,
                     self._to_device(inputs),

@@ -19,6 +19,7 @@ from training.data.shared_prompt import IGNORED
 from training.evaluation.predict import EvalSettings, predict
 from training.sft.batches import SftBatches
 from training.tuning.checkpoints import PublishedCheckpoints
+from training.tuning.sharded import Sharding, whole_weights
 from training.tuning.watch import FiniteLoss, remove_printers
 
 _MEDIA = ("model.mm_projector.", "model.audio_projector.", "model.bert_gate.")
@@ -99,7 +100,7 @@ class SftTrainer(FiniteLoss, PublishedCheckpoints, Trainer):
             data_collator=batches,
             train_dataset=_Numbers(len(batches.rows)),
             eval_dataset=validation and _Numbers(len(validation.batches.rows)),
-            callbacks=[_Epochs(batches), *callbacks],
+            callbacks=[Sharding(), _Epochs(batches), *callbacks],
         )
         remove_printers(self)
 
@@ -156,7 +157,8 @@ class SftTrainer(FiniteLoss, PublishedCheckpoints, Trainer):
         training = model.training
         model.eval()
         try:
-            sums = self._validate(model, self._validation)
+            with whole_weights(model, self.args):
+                sums = self._validate(model, self._validation)
         finally:
             model.train(training)
         loss, tokens, labels, answers, formed, clips = self.accelerator.reduce(sums, "sum").tolist()
@@ -201,7 +203,7 @@ class SftTrainer(FiniteLoss, PublishedCheckpoints, Trainer):
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         best = super()._determine_best_metric(metrics, trial)
         if best and self._validation is not None and self._validation.keep_best:
-            self._save(str(Path(self.args.output_dir) / BEST))
+            self.save_model(str(Path(self.args.output_dir) / BEST), _internal_call=True)
         return best
 
 

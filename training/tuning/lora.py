@@ -5,6 +5,7 @@ Checkpoints hold the merged weights in the published layout; the adapters themse
 goes on from exactly where it was.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from emostream.errors import CheckpointError
 from emostream.model.modeling import EmostreamForCausalLM
+from training.tuning.sharded import fill
 
 ADAPTERS = "adapters.safetensors"
 _LANGUAGE_MODEL = r"model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
@@ -44,19 +46,26 @@ def has_lora(model: EmostreamForCausalLM) -> bool:
 
 
 @torch.no_grad()
-def merged(model: EmostreamForCausalLM) -> EmostreamForCausalLM:
-    """A model without adapters that computes the same; the model itself if it has none, else a copy for saving."""
-    if not has_lora(model):
+def merged(
+    model: EmostreamForCausalLM, whole: Mapping[str, Tensor] | None = None
+) -> EmostreamForCausalLM:
+    """A model without adapters that computes the same, for saving.
+
+    Args:
+        model: Without adapters and `whole`, it is what is returned.
+        whole: Its state where it is sharded.
+    """
+    if whole is None and not has_lora(model):
         return model
+    whole = model.state_dict() if whole is None else whole
     state = {
-        name.replace(_BASE, "."): tensor
-        for name, tensor in model.state_dict().items()
-        if _ADAPTER not in name
+        name.replace(_BASE, "."): tensor for name, tensor in whole.items() if _ADAPTER not in name
     }
     for name, module in model.named_modules():
         if isinstance(module, LoraLayer):
-            weight = module.get_base_layer().weight
-            delta = module.get_delta_weight("default")
+            weight = state[f"{name}.weight"]
+            down, up = (whole[f"{name}.lora_{which}.default.weight"] for which in "AB")
+            delta = (up @ down) * module.scaling["default"]
             state[f"{name}.weight"] = (weight.float() + delta.float()).to(weight.dtype)
     with torch.device("meta"):
         plain = EmostreamForCausalLM(model.config)
@@ -67,9 +76,14 @@ def merged(model: EmostreamForCausalLM) -> EmostreamForCausalLM:
     return plain
 
 
-def save_trained(model: EmostreamForCausalLM, folder: Path) -> None:
-    """Write what adapter training changes, exactly."""
-    save_file(_trained(model), folder / ADAPTERS)
+def save_trained(
+    model: EmostreamForCausalLM, folder: Path, whole: Mapping[str, Tensor] | None = None
+) -> None:
+    """Write what adapter training changes, exactly; `whole` is the state of a sharded model."""
+    trained = _trained(model)
+    save_file(
+        trained if whole is None else {name: whole[name] for name in trained}, folder / ADAPTERS
+    )
 
 
 @torch.no_grad()
@@ -89,7 +103,7 @@ def load_trained(model: EmostreamForCausalLM, folder: Path) -> None:
             "with, or choose another output folder."
         )
     for name, tensor in wanted.items():
-        tensor.copy_(stored[name])
+        fill(tensor, stored[name])
 
 
 def _trained(model: EmostreamForCausalLM) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from emostream.errors import TrainingError
+from training.tuning.sharded import local
 
 _REMEDY = "lower the learning rate, or train in float32. The last checkpoint is unharmed."
 
@@ -95,7 +96,7 @@ class StopOnNonFinite(TrainerCallback):
         if not grads:
             return
         # One transfer from the device for all of them.
-        norms = torch.stack([grad.norm().float() for grad in grads.values()])
+        norms = torch.stack([local(grad).norm().float() for grad in grads.values()])
         finite = norms.isfinite().tolist()
         if not all(finite):
             name = list(grads)[finite.index(False)]

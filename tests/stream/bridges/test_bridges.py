@@ -14,6 +14,8 @@ import pytest
 from pythonosc.osc_bundle import OscBundle
 
 from stream.bridges.bridge import captured_unix_s
+from stream.pubsub.client import EmotionClient
+from stream.pubsub.messages import Label
 from stream.pubsub.publisher import Publisher
 from stream.pubsub.recording import record, replay, replay_session
 from tests.stream.events import LABELS, LATENCY, label, reasoning, scores, stamped, status
@@ -175,23 +177,57 @@ def test_a_label_that_osc_would_read_as_a_pattern(publisher: Publisher, osc: soc
         assert receive(osc)["/emostream/cam0/score/fear_awe__"] == [0.75]
 
 
-def test_a_replay_feeds_a_bridge_as_the_live_stream_did(tmp_path: Path, osc: socket.socket) -> None:
+def recorded(out: Path, source: str = "cam0", every_s: float = 1.0) -> Path:
+    """A recording of three labels that were captured long ago."""
     captured_s = 1.7e9
     events = [
         stamped(
-            label(window_id=8 + k, top=top, unix_time_s=captured_s + k),
+            label(source, 8 + k, top=top, unix_time_s=captured_s + every_s * k),
             seq=k,
-            published_s=captured_s + k + LATENCY.total / 1000,
+            published_s=captured_s + every_s * k + LATENCY.total / 1000,
         )
         for k, top in enumerate(["happy", "sad", "fear"])
     ]
-    record(events, tmp_path / "a.jsonl")
+    record(events, out)
+    return out
+
+
+def test_lsl_gets_a_replay_as_long_before_its_publication_as_it_was_then(tmp_path: Path) -> None:
+    file = recorded(tmp_path / "a.jsonl", "lsl3", every_s=0.3)
+    ids = itertools.count(100)
+    with (
+        Publisher("tcp://127.0.0.1:*", session=replay_session()) as publisher,
+        EmotionClient(publisher.endpoint, source="lsl3") as client,
+    ):
+        publisher.publish(label("lsl3", next(ids)))
+        client.recv(int(WAIT_S * 1000))
+        with bridging("lsl", publisher):
+            samples = inlet("lsl3", "scores")
+            until_delivered(samples, lambda: publisher.publish(label("lsl3", next(ids))))
+            while samples.pull_sample(0.5)[0] is not None:
+                pass
+            replay(file, publisher)
+            seen = [samples.pull_sample(WAIT_S) for _ in range(3)]
+            clock_s = pylsl.local_clock() - time.time()
+        sent: list[Label] = []
+        while len(sent) < 3:
+            event = client.recv(int(WAIT_S * 1000))
+            if isinstance(event, Label) and event.window.id < 100:
+                sent.append(event)
+    for (values, at_s), event in zip(seen, sent, strict=True):
+        assert values[: len(LABELS)] == list(event.scores.values())
+        assert at_s - clock_s == pytest.approx(event.published_s - LATENCY.total / 1000, abs=0.005)
+    assert seen[2][1] - seen[0][1] >= 0.6 - 0.005
+
+
+def test_a_replay_feeds_a_bridge_as_the_live_stream_did(tmp_path: Path, osc: socket.socket) -> None:
+    recorded(tmp_path / "a.jsonl")
     with Publisher("tcp://127.0.0.1:*", session=replay_session()) as publisher:
         publisher.publish(status())
         with bridging("osc", publisher, *to(osc)):
             assert "/emostream/cam0/status" in receive(osc)
             replay(tmp_path / "a.jsonl", publisher, speed=50)
-            seen = [receive(osc)["/emostream/cam0/label"] for _ in events]
+            seen = [receive(osc)["/emostream/cam0/label"] for _ in range(3)]
             assert receive(osc)["/emostream/cam0/status"][0] == "stopped"
     assert [name for name, _, _ in seen] == ["happy", "sad", "fear"]
     for _, _, age_s in seen:  # as old as a label was then, not as the recording

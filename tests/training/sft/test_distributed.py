@@ -1,13 +1,26 @@
-"""Two processes that share a batch end where one ends that has it all."""
+"""Two processes that share a batch, or the weights as well, end where one ends that has it all."""
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors import safe_open
+from safetensors.torch import load_file
 
-from tests.training.distributed import TRAINED, TWO_PROCESSES, farthest, farthest_from_start, run
+from emostream import load_model
+from emostream.media import SAMPLE_RATE_HZ
+from tests.training.distributed import (
+    TRAINED,
+    TWO_PROCESSES,
+    Weights,
+    farthest,
+    farthest_from_start,
+    run,
+    trained,
+)
 
 WORKER = "tests.training.sft_worker"
+pytestmark = pytest.mark.slow
 
 
 def loss(out: Path) -> float:
@@ -15,11 +28,32 @@ def loss(out: Path) -> float:
         return float(file.metadata()["loss"])
 
 
-@pytest.mark.slow
-def test_two_processes_train_like_one(tmp_path):
-    one = run(WORKER, tmp_path / "one")
-    two = run(WORKER, tmp_path / "two", *TWO_PROCESSES)
-    moved = farthest_from_start(one)
-    assert moved > 1e-4
-    assert farthest(one, two) < 1e-4 * moved
-    assert loss(tmp_path / "two") == pytest.approx(loss(tmp_path / "one"), rel=1e-5)
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Weights]:
+    """Folder and weights of a run of one process."""
+    out = tmp_path_factory.mktemp("one") / "out"
+    weights = trained(WORKER, out)
+    assert farthest_from_start(weights) > 1e-4
+    return out, weights
+
+
+def test_two_processes_train_like_one(tmp_path, one):
+    folder, weights = one
+    two = trained(WORKER, tmp_path / "two", *TWO_PROCESSES)
+    assert farthest(weights, two) < 1e-4 * farthest_from_start(weights)
+    assert loss(tmp_path / "two") == pytest.approx(loss(folder), rel=1e-5)
+
+
+def test_sharded_weights_train_alike_and_are_saved_whole(tmp_path, one):
+    _, weights = one
+    out = tmp_path / "two"
+    run(WORKER, out, *TWO_PROCESSES, arguments=["--fsdp"])
+    whole = load_file(out / "model" / "model.safetensors")
+    assert farthest(weights, whole) < 1e-4 * farthest_from_start(weights)
+    again = load_file(out / "again" / "model" / "model.safetensors")
+    assert farthest(whole, again) == 0  # from the checkpoint of the last step but one
+    for folder in (out / "checkpoint-2", out / "model"):
+        model, processor = load_model(folder)
+        inputs = processor(frames=None, audio=np.zeros(SAMPLE_RATE_HZ, np.float32))
+        assert model(**inputs).logits.isfinite().all()
+    assert farthest(whole, model.state_dict()) == 0
