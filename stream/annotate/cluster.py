@@ -58,8 +58,8 @@ def annotate_on_ray(
         left = len(files)
         while left:
             while waiting and idle:
-                actor, file = idle.popleft(), waiting.popleft()
-                running[actor.annotate.remote(file)] = actor, file
+                actor, following = idle.popleft(), waiting.popleft()
+                running[actor.annotate.remote(following)] = actor, following
             done, _ = ray.wait(list(running), num_returns=1, timeout=_SAY_EVERY_S)
             if not done:
                 if all(file is None for _, file in running.values()):
