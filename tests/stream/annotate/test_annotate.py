@@ -175,7 +175,7 @@ def test_who_is_there_and_who_speaks_are_tiers_columns_and_bands(tmp_path, visit
     asked = settings(
         inference=InferenceConfig(people=1), formats=("jsonl", "csv", "eaf", "textgrid")
     )
-    row = Worker(Job(asked, str(tmp_path), 0)).annotate(find([str(visit)])[0])
+    row = Worker(Job(asked, asked.digest(), str(tmp_path))).annotate(find([str(visit)])[0])
     assert not row.error
     reference = list(
         infer(visit, *load(asked.model), asked.inference, DEFAULT_LABELS, source="visit")
@@ -257,7 +257,7 @@ def test_workers_read_and_write_through_fsspec(tmp_path):
     assert file.name == "deep/a.wav"
     asked = settings(formats=("jsonl", "eaf"))
     try:
-        worker = Worker(Job(asked, "memory://out", 0))
+        worker = Worker(Job(asked, asked.digest(), "memory://out"))
         row = worker.annotate(file)
         assert not row.error
         assert sorted(memory.find("/out")) == [
