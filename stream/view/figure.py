@@ -26,6 +26,12 @@ _HEALTH: dict[str, dict[str, Any]] = {
     "degraded": {"facecolor": "#F0B860", "edgecolor": "#8A5A00", "hatch": "////"},
     "missing": {"facecolor": "#33383D"},
 }
+_NOBODY: dict[str, Any] = {
+    "facecolor": (0.87, 0.88, 0.9, 0.45),
+    "edgecolor": (0.35, 0.38, 0.42, 0.6),
+    "hatch": "..",
+    "linewidth": 0,
+}
 _LEGEND = {
     "loc": "upper left",
     "bbox_to_anchor": (1.015, 1.0),
@@ -66,6 +72,8 @@ class Track:
     session: str
     labels: Sequence[Label]
     reasonings: Sequence[Reasoning]
+    nobody: Sequence[tuple[float, float]] = ()
+    """Stretches with nobody visible, source clock."""
 
     def time_s(self, event: Label | Reasoning) -> float:
         """When on the figure, whose time 0 is the start of the first window."""
@@ -124,6 +132,10 @@ def draw(tracks: Sequence[tuple[Track, Sequence[Reasoning]]]) -> Figure:
         _text(figure, _LEFT_IN, top_in - 0.17, track.source, weight="bold", size=8.5)
         _text(figure, WIDTH_IN - _EDGE_IN, top_in - 0.17, title, ha="right", color=_FAINT, size=6.5)
         _draw_scores(areas, track, palette)
+        zero_s = track.labels[0].window.start_s
+        for start_s, end_s in track.nobody:
+            for axes in (strip, areas):
+                axes.axvspan(start_s - zero_s, end_s - zero_s, zorder=2.5, **_NOBODY)
         _draw_smoothed(figure, strip, areas, track, palette)
         _draw_health(health, track)
         times = [track.time_s(reason) for reason in reasons]
@@ -196,6 +208,7 @@ def _draw_health(axes: Axes, track: Track) -> None:
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.set_xlabel("time (s)", labelpad=2)
     handles = [_patch(state, **style) for state, style in _HEALTH.items() if state in seen]
+    handles += [_patch("nobody", **_NOBODY)] if track.nobody else []
     axes.legend(handles=handles, **_LEGEND, labelspacing=0.15, fontsize=5.8)
 
 
@@ -304,7 +317,7 @@ def _width_in(figure: Figure, text: str, size_pt: float) -> float:
 def _patch(label: str, **style: Any) -> Any:
     from matplotlib.patches import Patch
 
-    return Patch(label=label, linewidth=0, **style)
+    return Patch(label=label, **({"linewidth": 0} | style))
 
 
 def _readable_on(colour: str) -> str:

@@ -10,6 +10,7 @@ from stream.view import scores, words
 from stream.view.look import Look
 from stream.view.marks import crop, pad, spread, styled, wrap
 from stream.view.state import Link, SourceView, ViewState
+from stream.windows.person_names import person_of
 
 MAX_WIDTH: Final = 120
 """Wider terminals keep their right side empty: longer rows of text are hard to read."""
@@ -75,10 +76,13 @@ def panel(view: SourceView, link: Link | None, look: Look, width: int, height: i
         note.append(f" {look.clean(view.label.model)} ").append(look.fit("·"), "dim")
     note.append(f" {condition} ", style)
     side = styled(look.fit("│"), "dim")
-    out = [_edge(look, ("╭", "╮"), styled(f" {view.name} ", "bold"), note, width)]
+    title = styled(f" {view.name} ", "bold")
+    if view.presence is not None and (person := person_of(view.name)) is not None:
+        title.append(f"person {person[1]} of {person[0]} ", "dim")
+    out = [_edge(look, ("╭", "╮"), title, note, width)]
     for row in _body(view, look, width - 4, height - 2):
         body = pad(row, width - 4)
-        if condition != view.state:
+        if condition != view.state or view.away:
             body.stylize("dim")
         out.append(styled("").append_text(side).append(" ").append_text(body).append(" "))
         out[-1].append_text(side)
@@ -115,7 +119,9 @@ def _body(view: SourceView, look: Look, width: int, height: int) -> list[Text]:
 def _line(view: SourceView, link: Link | None, look: Look, width: int) -> Text:
     condition, style = _condition(view, link)
     row = styled(f"{view.name:8} ", "bold").append(f"{condition:9} ", style)
-    if view.label is not None:
+    if view.away and view.presence is not None:
+        row.append(look.clean(words.presence(view.presence)), "yellow")
+    elif view.label is not None:
         row.append_text(scores.line(view, view.label, look, max(0, width - row.cell_len)))
     return row
 

@@ -6,6 +6,7 @@ import time
 from typing import TextIO
 
 from stream.pubsub.messages import Event, Label, Reasoning
+from stream.view import words
 from stream.view.look import Look
 from stream.view.state import SourceView, quantile
 
@@ -41,6 +42,10 @@ class PlainLines:
                 for name in ("video", "audio"):
                     if (presence := getattr(event.modalities, name)) != "ok":
                         parts.append(f"{name} {presence}")
+                if event.absent is not None and (
+                    event.people != 1 or event.absent.video or event.absent.audio
+                ):
+                    parts.append(clean(words.presence(event)))
                 self._write(event, "label", ", ".join(parts))
             case Reasoning():
                 if event.done:

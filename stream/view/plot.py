@@ -26,7 +26,8 @@ def plot(
 
     Each source (and session) gets a block: reasons above, tied to their moment; the smoothed label
     as a strip whose changes run through the figure; the raw scores of each window as stacked areas
-    at the window's end, broken where windows are missing; and the health of both modalities.
+    at the window's end, broken where windows are missing; stretches with nobody visible are
+    shaded; and the health of both modalities.
 
     Args:
         path: recording as written by `emostream record` or `emostream infer`.
@@ -65,9 +66,15 @@ def load_tracks(path: str | os.PathLike[str], source: str | None = None) -> list
         RecordingError: the recording cannot be read, or has no label (of `source`).
     """
     found: dict[tuple[str, str], tuple[list[Label], list[Reasoning]]] = {}
+    seen: dict[tuple[str, str], list[tuple[float, bool]]] = {}
     for event in read(path):
         if source in (None, event.source):
             labels, reasonings = found.setdefault((event.source, event.session), ([], []))
+            if not isinstance(event, Reasoning) and event.people is not None:
+                empty = event.people == 0
+                seen.setdefault((event.source, event.session), []).append(
+                    (event.timestamp_s, empty)
+                )
             if isinstance(event, Label):
                 labels.append(event)
             elif isinstance(event, Reasoning) and event.done and event.think.strip():
@@ -78,6 +85,7 @@ def load_tracks(path: str | os.PathLike[str], source: str | None = None) -> list
             session,
             sorted(labels, key=lambda label: label.timestamp_s),
             sorted(reasonings, key=lambda reasoning: reasoning.timestamp_s),
+            _nobody(sorted(seen.get((name, session), []))),
         )
         for (name, session), (labels, reasonings) in found.items()
         if labels
@@ -87,6 +95,17 @@ def load_tracks(path: str | os.PathLike[str], source: str | None = None) -> list
             f"{path} holds no label messages" + (f" of source {source!r}" if source else "")
         )
     return tracks
+
+
+def _nobody(seen: list[tuple[float, bool]]) -> list[tuple[float, float]]:
+    """Stretches with nobody visible; a message speaks of the time since the one before it."""
+    out: list[tuple[float, float]] = []
+    for (before_s, before), (time_s, empty) in pairwise([*seen[:1], *seen]):
+        if empty and before and out:
+            out[-1] = (out[-1][0], time_s)
+        elif empty:
+            out.append((before_s, time_s))
+    return out
 
 
 def choose_reasons(track: Track, limit: int) -> list[Reasoning]:

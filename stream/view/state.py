@@ -103,6 +103,24 @@ class SourceView:
         return "starting" if self.label is None else "live"
 
     @property
+    def presence(self) -> Label | Status | None:
+        """What says who is there, the newest message; None where nobody looks."""
+        status, label = self.status, self.label
+        newest = status if label is None else label
+        if status is not None and label is not None and status.timestamp_s >= label.timestamp_s:
+            newest = status
+        return newest if newest is not None and newest.absent is not None else None
+
+    @property
+    def away(self) -> bool:
+        """Whether there is nobody to be judged now: the label is an old one."""
+        found = self.presence
+        if found is None or found.absent is None or isinstance(found, Label):
+            return False
+        unheard = found.absent.audio is not None or found.speech_ratio is None
+        return found.absent.video is not None and unheard
+
+    @property
     def held_s(self) -> float:
         """Seconds for which the smoothed label has been the same, source clock."""
         return 0.0 if self.label is None else self.label.window.end_s - self.changed_s

@@ -103,6 +103,9 @@ def health(view: SourceView, look: Look, width: int) -> list[Text]:
         facts.append(latency.append(f" p95 {view.recent_latency_ms(0.95):.0f}", "dim"))
         facts.append(_fact("video", label.modalities.video, _PRESENCE[label.modalities.video]))
         facts.append(_fact("audio", label.modalities.audio, _PRESENCE[label.modalities.audio]))
+    if (found := view.presence) is not None:
+        missing = found.absent is not None and (found.absent.video or found.absent.audio)
+        facts.insert(0, _fact("there", look.clean(presence(found)), "yellow" if missing else ""))
     if status is not None:
         facts.append(_fact("hops/s", f"{status.hops_per_s:.1f}"))
         facts.append(_fact("fps", f"{status.fps_in:.1f}"))
@@ -117,6 +120,24 @@ def health(view: SourceView, look: Look, width: int) -> list[Text]:
             facts.append(_fact("restarts", str(status.restarts), "yellow"))
         facts.append(_fact("up", clock(status.uptime_s)))
     return rows + flow(facts, width)
+
+
+def presence(found: Label | Status) -> str:
+    """Who is there, as a message says it."""
+    absent, people = found.absent, found.people
+    said = ["no picture" if people is None else people_seen(people)]
+    if absent is not None:
+        # That nobody is visible has been said; of one of several it has not.
+        said += [absent.video] if absent.video and people else []
+        said += [absent.audio] if absent.audio else []
+    return ", ".join(said)
+
+
+def people_seen(people: int) -> str:
+    """How many people are visible."""
+    if not people:
+        return "nobody visible"
+    return "1 person" if people == 1 else f"{people} people"
 
 
 def _losses(label: Label, status: Status | None) -> Text:

@@ -1,5 +1,6 @@
 """Names of the sources that several people of one source are; light to import."""
 
+import re
 from collections.abc import Collection
 
 from emostream.errors import ConfigError
@@ -9,6 +10,12 @@ from stream.pubsub.messages import MessageError, check_source
 def person_name(source: str, place: int) -> str:
     """Name of the person in a place, from 0: the first has the source's own, the second `cam0-p2` beside `cam0`."""
     return source if place == 0 else f"{source}-p{place + 1}"
+
+
+def person_of(name: str) -> tuple[str, int] | None:
+    """Source and number, from 2, of a person beyond the first, if a source is called like one."""
+    found = re.fullmatch(r"(.+)-p([2-9])", name)
+    return None if found is None else (found[1], int(found[2]))
 
 
 def check_person_names(sources: Collection[str], people: int) -> None:

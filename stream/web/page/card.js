@@ -7,8 +7,8 @@ const percent = (p) => `${Math.round(100 * p)} %`;
 
 // Who is there, in words.
 function presence({ people, absent }) {
-  const seen = people === 0 ? "nobody visible" : people === 1 ? "one person" : `${people} people`;
-  return [seen, absent?.audio].filter(Boolean).join(", ");
+  const seen = people == null ? null : people === 0 ? "nobody visible" : people === 1 ? "one person" : `${people} people`;
+  return [seen, people ? absent?.video : null, absent?.audio].filter(Boolean).join(", ");
 }
 
 export class Card {
@@ -47,18 +47,27 @@ export class Card {
     const pen = this.canvas.getContext("2d");
     pen.drawImage(image, 0, 0);
     image.close();
-    const label = this.timeline.labels.at(-1);
-    this.outline(pen, label, width, height);
+    const there = this.there();
+    this.outline(pen, there?.face, width, height);
     this.canvas.dataset.at = timestamp_s;
-    this.find("figcaption").textContent = label?.people == null ? "" : presence(label);
+    this.find("figcaption").textContent = there ? presence(there) : "";
     this.canvas.setAttribute("aria-label", `Picture of ${this.source}`);
   }
 
+  // The newest message that says who is there: while there is nobody, statuses alone do.
+  there() {
+    const label = this.timeline.labels.at(-1);
+    const newest = this.status && !(label && label.timestamp_s > this.status.timestamp_s) ? this.status : label;
+    return newest?.absent ? newest : null;
+  }
+
   // The face's box, in parts of the picture, where messages carry it.
-  outline(pen, label, width, height) {
-    if (!label?.face) return;
-    const [left, top, wide, tall] = label.face.box;
-    pen.strokeStyle = colour(label.smoothed.label);
+  outline(pen, face, width, height) {
+    this.canvas.dataset.box = face ? face.box.join(" ") : "";
+    if (!face) return;
+    const [left, top, wide, tall] = face.box;
+    const label = this.timeline.labels.at(-1);
+    pen.strokeStyle = label ? colour(label.smoothed.label) : "#ffffff";
     pen.lineWidth = 3;
     pen.strokeRect(left * width, top * height, wide * width, tall * height);
   }
@@ -83,6 +92,9 @@ export class Card {
     }
     this.paintReason(now && this.writing ? this.writing : reason);
     this.paintState();
+    const absent = now && this.there()?.absent;
+    const heard = this.there()?.speech_ratio != null && !absent?.audio;
+    this.element.classList.toggle("away", Boolean(absent?.video) && !heard);
     this.find(".at").textContent = now ? "" : `· ${Math.round(this.timeline.back_s)} s ago`;
     this.timeline.paint();
   }
@@ -157,13 +169,14 @@ export class Card {
       return item;
     }));
     stages.setAttribute("aria-label", Object.keys(STAGES).map((stage) => `${stage} ${Math.round(latency[stage])} ms`).join(", "));
+    const there = (this.timeline.back_s === 0 && this.there()) || label;
     const facts = {
       latency: `${Math.round(latency.total)} ms`,
-      picture: label.absent?.video ?? label.modalities.video,
-      sound: label.absent?.audio ?? label.modalities.audio,
+      picture: there.absent?.video ?? label.modalities.video,
+      sound: there.absent?.audio ?? label.modalities.audio,
     };
-    if (label.people != null) facts.people = label.people;
-    if (label.speech_ratio != null) facts.speech = percent(label.speech_ratio);
+    if (there.people != null) facts.people = there.people;
+    if (there.speech_ratio != null) facts.speech = percent(there.speech_ratio);
     if (this.status) facts.rate = `${this.status.fps_in.toFixed(0)} frames/s, ${this.status.hops_per_s.toFixed(1)} labels/s`;
     const { frames, audio_ms, windows } = label.dropped;
     facts.dropped = `${frames} frames, ${(audio_ms / 1000).toFixed(1)} s, ${windows} windows`;

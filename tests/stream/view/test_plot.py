@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from emostream.errors import ConfigError
 from stream.pubsub import recording
-from stream.pubsub.messages import Event, Label, Modalities, Reasoning
+from stream.pubsub.messages import Absent, Event, Label, Modalities, Reasoning
 from stream.pubsub.recording import RecordingError
 from stream.view.figure import STYLE, Track, draw, wrap
 from stream.view.palette import COLOURS, colours
@@ -126,6 +126,25 @@ def test_gaps_stay_empty_and_changes_are_marked(path: Path) -> None:
     assert [line.get_xdata()[0] for line in areas.lines] == [23.5, 46.0]  # type: ignore[index]
     assert [text.get_text() for text in strip.texts] == ["happy", "sad", "sad", "neutral"]
     assert areas.get_xlim() == strip.get_xlim() == health.get_xlim() == (3.5, 66.0)
+
+
+def test_stretches_with_nobody_are_shaded(tmp_path: Path) -> None:
+    absent = Absent(video="nobody visible")
+    seen = [label(window_id=k, people=1) for k in (8, 9, 10)]
+    # Nobody is visible but somebody speaks, then nothing but the status tells of it, then somebody comes.
+    seen += [label(window_id=k, people=0, absent=absent) for k in (11, 12)]
+    quiet = [status(timestamp_s=t, people=0, absent=absent) for t in (6.7, 7.7)]
+    back = [label(window_id=k, people=1) for k in (17, 18)]
+    with recording.Recorder(tmp_path / "r.jsonl") as recorder:
+        for seq, event in enumerate([*seen, *quiet, *back]):
+            recorder.write(stamped(event, seq=seq))
+    [track] = load_tracks(tmp_path / "r.jsonl")
+    assert track.nobody == [(5.0, 7.7)]
+    figure = draw([(track, [])])
+    for axes in figure.axes[:2]:
+        shades = [p for p in axes.patches if p.get_hatch()]
+        assert [(p.get_x(), p.get_x() + p.get_width()) for p in shades] == [(5.0, 7.7)]
+    assert "nobody" in [t.get_text() for t in figure.axes[2].get_legend().get_texts()]
 
 
 def test_the_top_of_the_stack_is_one(path: Path) -> None:

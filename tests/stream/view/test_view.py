@@ -23,13 +23,14 @@ from rich.console import Console
 from rich.text import Text
 
 from stream.pubsub.client import EmotionClient
-from stream.pubsub.messages import Dropped, Event, Modalities, Smoothed
+from stream.pubsub.messages import Absent, Dropped, Event, Modalities, Smoothed
 from stream.pubsub.publisher import Publisher
 from stream.view import ViewState, snapshot, watch
 from stream.view.layout import frame
 from stream.view.lettering import letter
 from stream.view.look import Look
 from stream.view.marks import areas, initials, strip, wrap
+from stream.view.plain import PlainLines
 from stream.view.screen import Screen
 from stream.view.state import HISTORY_S, Link, SourceView, quantile
 from tests.stream.events import LATENCY, events, label, reasoning, scores, stamped, status
@@ -68,6 +69,58 @@ def shown(
     assert len(rows) <= height
     assert all(row.cell_len <= width for row in rows)
     return "\n".join(row.plain for row in rows)
+
+
+# Who is there
+
+SEEN = {"people": 2, "speech_ratio": 0.5, "absent": Absent(audio="voice unattributed")}
+
+
+@pytest.mark.parametrize(
+    ("people", "video", "audio", "said"),
+    [
+        (0, "nobody visible", "nobody speaking", "nobody visible, nobody speaking"),
+        (0, "nobody visible", None, "nobody visible"),
+        (1, "face too small", None, "1 person, face too small"),
+        (1, None, "nobody speaking", "1 person, nobody speaking"),
+        (3, None, "voice unattributed", "3 people, voice unattributed"),
+        (None, None, "nobody speaking", "no picture, nobody speaking"),
+    ],
+)
+def test_who_is_there_is_said(
+    people: int | None, video: str | None, audio: str | None, said: str
+) -> None:
+    absent = Absent(video=video, audio=audio)
+    state = reduced(label(people=people, absent=absent, speech_ratio=0.0))
+    assert f"there {said} " in shown(state, 100, 24)
+    lines = io.StringIO()
+    PlainLines(lines, Look()).event(stamped(label(people=people, absent=absent)))
+    assert lines.getvalue().endswith(f", {said}\n")
+
+
+def test_a_person_beyond_the_first_is_named() -> None:
+    state = reduced(label("cam0", **SEEN), label("cam0-p2", **SEEN))
+    assert "─ cam0-p2 person 2 of cam0 ─" in shown(state, 100, 40)
+    # A source that is only called like one, where nobody looks for people.
+    assert "person 2" not in shown(reduced(label("cam0-p2")), 100, 24)
+
+
+def test_a_label_is_no_news_once_nobody_is_there() -> None:
+    gone = Absent(video="nobody visible", audio="nobody speaking")
+    there = label(people=1, absent=Absent(), speech_ratio=0.5)
+    left = status(timestamp_s=6.0, people=0, absent=gone, speech_ratio=0.0)
+    state = reduced(there, left)
+    view = state.sources["cam0"]
+    assert view.away
+    assert "there nobody visible, nobody speaking" in shown(state, 100, 24)
+    back = label(window_id=14, people=1, absent=Absent(), speech_ratio=0.5)
+    assert not reduced(there, left, back).sources["cam0"].away
+    # By the voice alone there still is a label.
+    heard = structs.replace(left, absent=Absent(video="nobody visible"), speech_ratio=0.5)
+    assert not reduced(there, heard).sources["cam0"].away
+    many = reduced(*(e for n in range(9) for e in (label(f"s{n}"),)), there, left)
+    [row] = [row for row in shown(many, 100, 12).splitlines() if row.startswith("cam0")]
+    assert row.split(maxsplit=2)[2] == "nobody visible, nobody speaking"
 
 
 # Reducing events to a state

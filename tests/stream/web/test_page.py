@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from playwright.sync_api import Page, expect
 
-from stream.pubsub.messages import Face, Label
+from stream.pubsub.messages import Absent, Face, Label
 from stream.pubsub.publisher import Publisher
 from stream.web.config import WebConfig
 from stream.web.serve import serving
@@ -81,6 +81,43 @@ def test_pictures_can_be_shown_and_hidden(publisher: Publisher, link: str, page:
     page.keyboard.press("p")
     expect(canvas).to_be_hidden()
     until(lambda: page.wait_for_timeout(20) is None and not publisher.preview_wanted("settled"))
+
+
+def test_the_box_is_where_the_face_is_and_goes_with_it(
+    publisher: Publisher, link: str, page: Page
+) -> None:
+    page.goto(link)
+    settled(publisher, page)
+    until(lambda: page.wait_for_timeout(20) is None and publisher.preview_wanted("settled"))
+    face = Face(box=(0.25, 0.25, 0.5, 0.5), confidence=0.9, track=1)
+    there = {"people": 1, "face": face, "speech_ratio": 0.5, "absent": Absent()}
+    nobody = Absent(video="nobody visible", audio="nobody speaking")
+    left = {"people": 0, "face": None, "speech_ratio": 0.0, "absent": nobody}
+    card = page.locator('[data-source="settled"]')
+    canvas, caption = card.locator(".picture canvas"), card.locator("figcaption")
+    border = "c => [...c.getContext('2d').getImageData(40, 60, 1, 1).data].slice(0, 3)"
+    black = np.zeros((120, 160, 3), np.uint8)
+    publisher.publish(label(source="settled", window_id=20, **there))
+    for event, says, drawn in (
+        (status(source="settled", timestamp_s=10.1, **there), "one person", True),
+        # No label comes of nobody: the status says it.
+        (
+            status(source="settled", timestamp_s=12.0, **left),
+            "nobody visible, nobody speaking",
+            False,
+        ),
+    ):
+        publisher.publish(event)
+        until(
+            lambda event=event, says=says: (
+                page.wait_for_timeout(20) is None
+                and publisher.publish_preview("settled", event.timestamp_s, black) is None
+                and caption.text_content() == says
+            )
+        )
+        assert (max(canvas.evaluate(border)) > 60) == drawn
+    expect(card).to_have_class("source away")
+    expect(card.locator("dl")).to_contain_text("nobody speaking")
 
 
 def test_the_page_recovers_when_publisher_and_server_start_anew(page: Page) -> None:
