@@ -24,19 +24,19 @@ def _words(text: str) -> frozenset[str]:
 
 _TOKEN: Final = re.compile(r"[a-z]+(?:['’-][a-z]+)*|[,;:.!?\n]", re.IGNORECASE)
 _STOPS: Final = frozenset(".!?;:\n")
-_COPULAS: Final = _words(
+COPULAS: Final = _words(
     "is are was were be been being looks look looked seems seem sounds sound sounded appears appear "
     "stays stay remains remain becomes become gets grows turns has have"
 )
-_DENIALS: Final = _words(
+DENIALS: Final = _words(
     "not no never without neither nor cannot lacks lack lacking non absent nothing hardly barely "
     "isn't aren't wasn't weren't doesn't don't didn't hasn't haven't can't won't"
 )
-_DETERMINERS: Final = _words("a an the his her their with of")
+DETERMINERS: Final = _words("a an the his her their with of")
 _BREAKS: Final = _words("and but while whereas though although yet however , with")
 
 # Part -> modality and the words that name it; a name of several words is tried first.
-_PARTS: Final[dict[str, tuple[Modality, tuple[str, ...]]]] = {
+PARTS: Final[dict[str, tuple[Modality, tuple[str, ...]]]] = {
     "inner brow": ("face", ("inner brow", "inner brows", "inner eyebrow", "inner eyebrows")),
     "brow": ("face", ("brow", "brows", "eyebrow", "eyebrows", "forehead")),
     "lid": (
@@ -85,7 +85,7 @@ _PARTS: Final[dict[str, tuple[Modality, tuple[str, ...]]]] = {
 
 # What may be said of a part. An entry matches a word that begins with it; "=" asks for the whole
 # word; two words must follow each other.
-_SAID: Final[dict[str, dict[str, Sense]]] = {
+SAID: Final[dict[str, dict[str, Sense]]] = {
     "inner brow": {
         **dict.fromkeys(
             ("rais", "lift", "=up", "upward", "ris", "obliqu"), ("inner_brows_raised", 1)
@@ -245,7 +245,9 @@ _ALONE: Final[dict[str, tuple[Modality, Sense]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Word:
+class Word:
+    """A word or comma in lower case, and where it stands: characters [start, end)."""
+
     text: str
     start: int
     end: int
@@ -260,20 +262,28 @@ def extract_claims(text: str) -> list[Claim]:
     Returns:
         Claims in text order, deduplicated by meaning; a span covers the describing words only.
     """
-    words = [_Word(m[0].lower().replace("’", "'"), *m.span()) for m in _TOKEN.finditer(text)]
-    claims: list[Claim] = []
-    sentence: list[_Word] = []
-    for word in [*words, _Word(".", len(text), len(text))]:
+    return deduplicate(statements(text))
+
+
+def statements(text: str) -> list[Claim]:
+    """The same with what is said again, in text order."""
+    return [claim for words in sentences(text) for claim in _read(words)]
+
+
+def sentences(text: str) -> list[list[Word]]:
+    """The words of each sentence, or part of one that stands against another."""
+    words = [Word(m[0].lower().replace("’", "'"), *m.span()) for m in _TOKEN.finditer(text)]
+    out: list[list[Word]] = [[]]
+    for word in words:
         if word.text in _STOPS or word.text in ("but", "while", "whereas"):
-            claims += _read(sentence)
-            sentence = []
+            out.append([])
         else:
-            sentence.append(word)
-    return deduplicate(claims)
+            out[-1].append(word)
+    return [sentence for sentence in out if sentence]
 
 
-def _read(words: list[_Word]) -> list[Claim]:
-    parts = _name_parts(words)
+def _read(words: list[Word]) -> list[Claim]:
+    parts = name_parts(words)
     claims = []
     index = 0
     while index < len(words):
@@ -297,10 +307,10 @@ def _read(words: list[_Word]) -> list[Claim]:
     return claims
 
 
-def _name_parts(words: list[_Word]) -> dict[int, str]:
+def name_parts(words: list[Word]) -> dict[int, str]:
     """Map each word of a part's name to the part; the longest name at a place wins."""
     names = sorted(
-        ((name.split(), part) for part, (_, names) in _PARTS.items() for name in names),
+        ((name.split(), part) for part, (_, names) in PARTS.items() for name in names),
         key=lambda item: -len(item[0]),
     )
     parts: dict[int, str] = {}
@@ -312,25 +322,25 @@ def _name_parts(words: list[_Word]) -> dict[int, str]:
     return parts
 
 
-def _standing_alone(words: list[_Word], index: int) -> tuple[Modality, Sense, int] | None:
+def _standing_alone(words: list[Word], index: int) -> tuple[Modality, Sense, int] | None:
     for entry, (modality, sense) in _ALONE.items():
-        if length := _length(words, index, entry):
+        if length := match_length(words, index, entry):
             return modality, sense, length
     return None
 
 
 def _said_of_part(
-    words: list[_Word], parts: dict[int, str], index: int
+    words: list[Word], parts: dict[int, str], index: int
 ) -> tuple[Modality, Sense, int] | None:
     for part in _topics(words, parts, index):
         # The longer entry first: "wide open" before "wide", "drawn out" before "drawn".
-        for entry in sorted(_SAID[part], key=lambda e: -len(e)):
-            if length := _length(words, index, entry):
-                return _PARTS[part][0], _SAID[part][entry], length
+        for entry in sorted(SAID[part], key=lambda e: -len(e)):
+            if length := match_length(words, index, entry):
+                return PARTS[part][0], SAID[part][entry], length
     return None
 
 
-def _topics(words: list[_Word], parts: dict[int, str], index: int) -> list[str]:
+def _topics(words: list[Word], parts: dict[int, str], index: int) -> list[str]:
     """Parts that the word at `index` may describe, likeliest first: none of another modality."""
     before = next((parts[i] for i in range(index - 1, -1, -1) if i in parts), None)
     after = None
@@ -338,23 +348,23 @@ def _topics(words: list[_Word], parts: dict[int, str], index: int) -> list[str]:
         if i in parts:
             after = parts[i]
             break
-        if words[i].text in _COPULAS:
+        if words[i].text in COPULAS:
             break
     order = [after, before] if _attributive(words, parts, index) else [before, after]
     found = [part for part in order if part is not None]
-    return [part for part in found if _PARTS[part][0] == _PARTS[found[0]][0]]
+    return [part for part in found if PARTS[part][0] == PARTS[found[0]][0]]
 
 
-def _attributive(words: list[_Word], parts: dict[int, str], index: int) -> bool:
+def _attributive(words: list[Word], parts: dict[int, str], index: int) -> bool:
     """Whether the word belongs to what follows: "tight lips", "a low, soft voice", "raising her …"."""
     if index + 1 in parts:
         return True
     if words[index].text.endswith("ing") and index + 2 in parts:
-        return words[index + 1].text in _DETERMINERS
-    return index > 0 and words[index - 1].text in _DETERMINERS
+        return words[index + 1].text in DETERMINERS
+    return index > 0 and words[index - 1].text in DETERMINERS
 
 
-def _length(words: list[_Word], index: int, entry: str) -> int:
+def match_length(words: list[Word], index: int, entry: str) -> int:
     """How many words the entry matches at `index`; 0 if it does not."""
     wanted = entry.split()
     if index + len(wanted) > len(words):
@@ -368,11 +378,11 @@ def _length(words: list[_Word], index: int, entry: str) -> int:
     return len(wanted)
 
 
-def _denied(words: list[_Word], index: int) -> bool:
+def _denied(words: list[Word], index: int) -> bool:
     """Whether a denial stands before the word with nothing but fillers or a list between them."""
     for i in range(index - 1, max(index - 7, -1), -1):
         text = words[i].text
-        if text in _DENIALS:
+        if text in DENIALS:
             return not (i + 1 < len(words) and words[i + 1].text in ("only", "just"))
         if text in _BREAKS:
             return False

@@ -9,6 +9,7 @@ import numpy as np
 from emostream.answers import parse_answer
 from emostream.errors import ConfigError
 from training.claims.evaluation_lexicon import extract_claims
+from training.claims.grammar import malformed, repeats
 from training.claims.naming import names_label
 from training.claims.verify import verify
 from training.data.cues import Cues
@@ -22,7 +23,7 @@ CONDITIONS: Final = ("both", "video", "audio", "shuffled_audio")
 FIGURES: Final = (
     *("war", "uar", "label_first_war", "label_first_uar", "format_rate", "truncated_rate"),
     *("agreement", "claim_support_rate", "hallucinated_claim_rate", "claims_a_clip", "cue_recall"),
-    *("covered_rate", "label_named_rate", "fusion_gain"),
+    *("covered_rate", "label_named_rate", "repetition_rate", "malformed_rate", "fusion_gain"),
 )
 """What `figures` gives."""
 
@@ -40,6 +41,8 @@ class Outcome:
         well_formed: Whether it has the trained form.
         truncated: Whether it ended at the length limit.
         label_named: Whether the reasoning names a label; None where there is no reasoning.
+        repeats: Whether it says a thing twice (`training.claims.grammar`); None likewise, as the next.
+        malformed: Whether it has a statement that is none.
         supported: Claims that the cues bear out; None, as the next five, for a clip without cues.
         contradicted: Claims that they contradict.
         unverifiable: Claims on which they say nothing.
@@ -62,6 +65,8 @@ class Outcome:
     salient: int | None = None
     mentioned: int | None = None
     covered: bool | None = None
+    repeats: bool | None = None
+    malformed: bool | None = None
 
     @property
     def first(self) -> str | None:
@@ -127,6 +132,8 @@ def judge(
         well_formed=answer.well_formed,
         truncated=truncated,
         label_named=names_label(answer.think, labels) if answer.think else None,
+        repeats=repeats(answer.think) if answer.think else None,
+        malformed=malformed(answer.think) if answer.think else None,
         **checked,
     )
 
@@ -162,6 +169,12 @@ def figures(outcomes: Sequence[Outcome], labels: Sequence[str]) -> dict[str, Fig
         "covered_rate": _ratio([bool(o.covered) for o in outcomes], checked),
         "label_named_rate": _ratio(
             [bool(o.label_named) for o in outcomes], [o.label_named is not None for o in outcomes]
+        ),
+        "repetition_rate": _ratio(
+            [bool(o.repeats) for o in outcomes], [o.repeats is not None for o in outcomes]
+        ),
+        "malformed_rate": _ratio(
+            [bool(o.malformed) for o in outcomes], [o.malformed is not None for o in outcomes]
         ),
         "fusion_gain": _fusion_gain(outcomes, labels),
     }

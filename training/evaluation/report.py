@@ -63,6 +63,8 @@ def markdown(result: Mapping[str, Any]) -> list[str]:
                         ("cue recall", "cue_recall"),
                         ("reasonings that cover what is informative", "covered_rate"),
                         ("reasonings that name a label", "label_named_rate"),
+                        ("reasonings that say a thing twice", "repetition_rate"),
+                        ("reasonings with a malformed statement", "malformed_rate"),
                         ("label-first agrees with reasoned", "agreement"),
                         ("calibration error (ECE)", "ece"),
                     )

@@ -28,8 +28,8 @@ def test_it_shares_no_table_with_training():
 
 def test_tables_mean_only_what_can_be_claimed():
     senses = [
-        (evaluation_lexicon._PARTS[part][0], sense)
-        for part, table in evaluation_lexicon._SAID.items()
+        (evaluation_lexicon.PARTS[part][0], sense)
+        for part, table in evaluation_lexicon.SAID.items()
         for sense in table.values()
     ]
     senses += list(evaluation_lexicon._ALONE.values())
