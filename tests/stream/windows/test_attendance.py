@@ -10,10 +10,12 @@ import pytest
 from emostream.inference.recognizer import Recognizer
 from emostream.media import iter_frames, read_audio
 from emostream.model.presets import from_preset
+from emostream.people.presence import Absent, Attendance, VisibleFace
 from emostream.sampling import grid_time
 from stream.pubsub.messages import Dropped, Modalities, Presence
 from stream.serve.loop import media_window
 from stream.windows.attendance import Attendant
+from stream.windows.presence_fields import why_no_label
 from stream.windows.window import GridFrame, Window
 from tests.crowd import ACTORS, HEIGHT, WIDTH, crossing, owner
 from tests.crowd import actors as rendered_actors
@@ -21,6 +23,7 @@ from tests.crowd import actors as rendered_actors
 DEMO = Path(str(files("stream") / "assets" / "demo.mp4"))
 STEP_S, COUNT = 0.5, 8
 SPEECH = "speech"
+FACE = VisibleFace(box=(0.1, 0.1, 0.1, 0.1), confidence=0.9, track=1)
 Picture = str | None
 
 
@@ -197,6 +200,21 @@ def test_who_of_two_speaks_is_left_open(both, config, spoken):
     # She was out of sight in all of his last window.
     assert voices[-1] == ["unattributed", "attributed"]
     assert attended[-1][1][0].pcm is not None
+
+
+@pytest.mark.parametrize(
+    ("people", "face", "absent", "why"),
+    [
+        (0, None, ("nobody visible", "nobody speaking"), "nobody in the picture"),
+        (None, None, (None, "nobody speaking"), "nobody in the picture"),
+        (2, None, ("nobody visible", "voice unattributed"), "not in the picture"),
+        (1, FACE, ("face too small", "nobody speaking"), "face too small, nobody speaking"),
+    ],
+)
+def test_why_there_is_no_label_is_said(people, face, absent, why):
+    absent = Absent(video=absent[0], audio=absent[1])
+    found = Attendance(people=people, face=face, speech_ratio=0.0, absent=absent)
+    assert why_no_label(found) == why
 
 
 def test_who_is_not_shown_is_counted(both, config, spoken):

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emostream.errors import ConfigError
+from stream.pubsub.messages import Smoothed
 from stream.windows.smoothing import Rolling
 
 A, B = {"a": 1.0, "b": 0.0}, {"a": 0.0, "b": 1.0}
@@ -48,3 +49,13 @@ def test_smoothed_scores_stay_a_distribution(steps):
 def test_unusable_settings_are_refused(time_constant_s, hysteresis):
     with pytest.raises(ConfigError, match="smoothing"):
         Rolling(time_constant_s, hysteresis)
+
+
+def test_somebody_else_begins_anew():
+    rolling = Rolling(time_constant_s=1.0, hysteresis=0.5)
+    happy, sad = {"happy": 0.9, "sad": 0.1}, {"happy": 0.3, "sad": 0.7}
+    assert rolling.update(0.5, happy).label == "happy"
+    assert rolling.update(1.0, happy, whose=1).scores == happy
+    assert rolling.update(1.5, sad).label == "happy"  # heard and not seen
+    assert rolling.update(2.0, sad, whose=1).label == "happy"
+    assert rolling.update(2.5, sad, whose=2) == Smoothed(label="sad", scores=sad)
