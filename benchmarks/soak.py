@@ -5,7 +5,7 @@
 Runs `emostream run` on the demo clip, looped, and beside it on a network camera and, where PulseAudio is installed, a
 microphone. Faults are injected in rotation. The clip's hops must all be labelled, save where its own capture process is
 the victim, and after each fault both sources must be as before. Memory, threads, sockets and files of the main process
-are sampled every 10 s.
+are sampled every 10 s. A second pipeline, undisturbed, sees people come and go (`visits.py`).
 """
 
 import argparse
@@ -31,6 +31,7 @@ import zmq
 from provenance import write_result
 from rich.console import Console
 from rich.table import Table
+from visits import Visits
 
 from stream.pubsub.client import EmotionClient, ReceiveTimeout
 from stream.pubsub.messages import Label, Status
@@ -449,7 +450,11 @@ def main() -> int:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        visits = stack.enter_context(Visits(folder, options.model))
         result = soak(options, stack)
+        result["people"] = visits.result()
+        result["checks"] |= result["people"].pop("checks")
     table = Table("fault", "seconds", "whole again after s", title="faults")
     for fault in result["faults"]:
         after = ", ".join(f"{name} {value}" for name, value in fault["whole_after_s"].items())
