@@ -19,9 +19,11 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 DOCUMENTS = (
     ROOT / "README.md",
+    ROOT / "docs" / "annotate.md",
     ROOT / "docs" / "performance.md",
     ROOT / "docs" / "results.md",
 )
+HOP_S = 0.5
 _MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- table end -->)", re.DOTALL)
 
 Result = dict[str, Any]
@@ -108,6 +110,50 @@ def soak() -> str:
             f"{growth['first_third']:.0f} MB in the first third, {growth['last_third']:.0f} MB in the last.\n"
         )
     return text + _from("soak")
+
+
+def annotate() -> str:
+    """`benchmarks/annotate.py`: how fast files are labelled, and what many hours of them take."""
+    rows = []
+    for result in _results("annotate"):
+        ways = {
+            "`annotate`, 1 job": result["command_1_jobs"],
+            "`annotate`, 2 jobs": result["command_2_jobs"],
+            "the same without start and loading": result["annotate"],
+            "`infer`, likewise": result["infer"],
+        }
+        for name, way in ways.items():
+            per_hour_s = way["cpu_s_per_media_hour"]
+            rows.append(
+                [
+                    name,
+                    f"{way['real_time_factor']:.1f} ×",
+                    f"{per_hour_s:.0f}",
+                    f"{10_000 * per_hour_s / 3600:.0f}",
+                    f"{way['load_average']:.1f}",
+                ]
+            )
+    head = "|real time|processor seconds an hour of video|core hours for 10,000 hours|load before"
+    return _table(head, rows) + _from("annotate")
+
+
+def annotate_gpu() -> str:
+    """The same on a GPU, as far as `benchmarks/model.py` has measured hops of eight windows together."""
+    rows = []
+    for result in _results("model_cuda_*"):
+        for model in result["results"]:
+            media_per_s = 8 * HOP_S / (model["hop_of_n_sources_ms"]["8"] / 1000)
+            rows.append(
+                [
+                    model["preset"],
+                    f"{model['audio_context_s']:g}",
+                    f"{media_per_s:.0f}",
+                    f"{10_000 / media_per_s:.0f}",
+                    _machine(result),
+                ]
+            )
+    head = "model|sound padded to, s|hours of video a GPU-hour|GPU-hours for 10,000 hours|GPU"
+    return _table(head, rows) + _from("model_cuda_*")
 
 
 def grpo() -> str:
@@ -267,6 +313,8 @@ def _percent(figure: Result) -> str:
 
 #: Name in a document's marker -> the table.
 TABLES: dict[str, Callable[[], str]] = {
+    "annotate": annotate,
+    "annotate_gpu": annotate_gpu,
     "encoders": encoders,
     "plans": plans,
     "soak": soak,

@@ -23,7 +23,10 @@ class TimedFrame:
 
 def display_matrix(frame: Any) -> tuple[int, int, int, int] | None:
     """(a, b, c, d) of a decoded `av.VideoFrame`: shown at x' = a·x + c·y, y' = b·x + d·y; None if shown as stored."""
-    side_data = frame.side_data.get("DISPLAYMATRIX")
+    try:
+        side_data = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV has no name for some of what a frame carries, such as a photo's EXIF
+        return None
     if side_data is None:
         return None
     a, b, _, c, d = np.frombuffer(bytes(side_data), dtype=np.int32)[:5].tolist()

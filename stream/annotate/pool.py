@@ -19,6 +19,7 @@ from stream.annotate.results import Row
 from stream.annotate.worker import Job, failed
 
 TRIES = 2  # of a file whose worker dies
+DIES_WITHIN_S = 5.0  # once it has closed its output
 
 
 def annotate_here(files: Sequence[MediaFile], job: Job, jobs: int) -> Generator[Row, None, None]:
@@ -111,7 +112,10 @@ class _Process:
             process, self._process = self._process, None
         if process is None:
             return
-        process.kill()
+        try:
+            process.wait(DIES_WITHIN_S)  # by itself, so that its own reason is told
+        except subprocess.TimeoutExpired:
+            process.kill()
         process.communicate()
         code = process.returncode
         self.end = signal.Signals(-code).name if code < 0 else f"exit code {code}"

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import av
 import numpy as np
+import PIL.Image
 import pytest
 from numpy.typing import NDArray
 
@@ -360,6 +361,15 @@ def test_cover_art_is_not_video(tmp_path: Path) -> None:
     assert clip.frames is None
     assert clip.missing == {"video": f"{path}: has no video"}
     assert clip.audio is not None
+
+
+def test_a_photo_with_exif_is_read(tmp_path):
+    exif = PIL.Image.Exif()
+    exif[0x010F] = "a camera"
+    PIL.Image.new("RGB", (64, 48), "red").save(tmp_path / "photo.jpg", exif=exif)
+    with MediaReader(tmp_path / "photo.jpg") as reader:
+        [frame] = list(reader)
+    assert frame.rgb.shape == (48, 64, 3)
 
 
 def id3_with_picture(jpeg: bytes) -> bytes:
