@@ -6,16 +6,21 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 import torch
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
 from safetensors.torch import load_file
+from torch.distributed.fsdp import FSDPModule
 
 from tests.training.grpo_rig import policy
 
 ROOT = Path(__file__).parents[2]
 TWO_PROCESSES = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 TRAINED = "trained.safetensors"
+sharding = pytest.mark.skipif(
+    not hasattr(FSDPModule, "set_reduce_scatter_unused_params"), reason="needs torch 2.13"
+)
 
 Weights = dict[str, torch.Tensor]
 

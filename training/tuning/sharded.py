@@ -32,7 +32,9 @@ class Sharding(TrainerCallback):
         if not args.fsdp:
             return
         if not isinstance(model, FSDPModule):
-            raise ConfigError("settings: fsdp is set, but accelerate shards on GPUs alone.")
+            raise ConfigError(
+                "settings: fsdp is set, but nothing was sharded: accelerate does so on GPUs alone, and by version 2."
+            )
         if not hasattr(model, "set_reduce_scatter_unused_params"):
             raise ConfigError(
                 f"settings: fsdp needs torch 2.13 or newer; this is {torch.__version__}."

@@ -3,7 +3,14 @@
 import pytest
 from safetensors.torch import load_file
 
-from tests.training.distributed import TWO_PROCESSES, farthest, farthest_from_start, run, trained
+from tests.training.distributed import (
+    TWO_PROCESSES,
+    farthest,
+    farthest_from_start,
+    run,
+    sharding,
+    trained,
+)
 
 WORKER = "tests.training.grpo_worker"
 pytestmark = pytest.mark.slow
@@ -22,6 +29,7 @@ def test_two_processes_train_like_one(tmp_path, one):
     assert farthest(one, two) < 1e-4 * farthest_from_start(one)
 
 
+@sharding
 def test_sharded_weights_train_alike_and_are_saved_whole(tmp_path, one):
     run(WORKER, tmp_path / "two", *TWO_PROCESSES, arguments=["--fsdp"])
     two = load_file(tmp_path / "two" / "model" / "model.safetensors")

@@ -16,6 +16,7 @@ from tests.training.distributed import (
     farthest,
     farthest_from_start,
     run,
+    sharding,
     trained,
 )
 
@@ -44,6 +45,7 @@ def test_two_processes_train_like_one(tmp_path, one):
     assert loss(tmp_path / "two") == pytest.approx(loss(folder), rel=1e-5)
 
 
+@sharding
 def test_sharded_weights_train_alike_and_are_saved_whole(tmp_path, one):
     _, weights = one
     out = tmp_path / "two"
