@@ -107,9 +107,10 @@ def trainer(
     model: EmostreamForCausalLM | None = None,
     reward_funcs: Any = (even_reward, short_reward),
     callbacks: Any = None,
+    twins: Any = None,
 ) -> EmostreamGRPOTrainer:
     fresh, processor = policy()
-    made = rows(clips)
+    made = rows(clips + len(twins or ()))
     return kind(
         model or fresh,
         processor,
@@ -117,9 +118,13 @@ def trainer(
         reward_funcs=reward_funcs,
         args=args,
         train_dataset=Dataset.from_list(
-            [{"prompt": row.path.name, "clip": n, "label": row.label} for n, row in enumerate(made)]
+            [
+                {"prompt": row.path.name, "clip": n, "label": row.label}
+                for n, row in enumerate(made[:clips])
+            ]
         ),
         callbacks=callbacks,
+        twins=twins,
     )
 
 

@@ -36,7 +36,7 @@ from training.faithful.probes import probe, statement_scores
 from training.faithful.reader import consistency, train_reader
 from training.sft.compose import compose
 from training.synth.command import synth
-from training.synth.twins import CHANGE, KIND, KINDS, MANIFEST, TWIN_OF, check_kinds
+from training.synth.twins import CHANGE, KIND, KINDS, MANIFEST, check_kinds, clip_of
 
 logger = logging.getLogger(__name__)
 
@@ -122,12 +122,8 @@ def find_clips(
     return rows, [
         row
         for row in read_manifest(twins, settings.labels)
-        if row.meta[KIND] in settings.kinds and _clip_of(row) in wanted
+        if row.meta[KIND] in settings.kinds and clip_of(row) in wanted
     ]
-
-
-def _clip_of(twin: Row) -> Path:
-    return Path(twin.path.parent.parent, twin.meta[TWIN_OF])
 
 
 def measure(
@@ -254,7 +250,7 @@ def _twin_pairs(
     place: dict[Path, int],
 ) -> Iterator[Pair]:
     for twin, after in zip(twins, theirs, strict=True):
-        at = place.get(_clip_of(twin))
+        at = place.get(clip_of(twin))
         if at is None or rows[at].cues is None or twin.cues is None:
             continue
         kind, change = str(twin.meta[KIND]), str(twin.meta[CHANGE])

@@ -19,11 +19,15 @@ the answer is right. Grounding checks what it says against the clip's cues:
   has to offer), by repetition, or by padding: more than `words_a_claim` words for each claim.
 
 The score does not go below 0, so that an honest attempt never earns less than silence.
+
+Of an answer to a counterfactual twin (`training.synth.twins`), whose group answers the clip as well, `intervention`
+takes a cost for each claim that stays though its cause is gone: the share of the clip's answers that make it, at most 1
+in all. An answer that follows what is shown loses it with the cue; one that says what goes with the emotion does not.
 """
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -109,6 +113,29 @@ def grounding(
     if not answer.well_formed:
         return -penalty
     return _score(answer.think, cues, settings) - penalty
+
+
+def intervention(
+    completion: str, gone: Collection[tuple[str, str, int]], beside: Sequence[str]
+) -> float:
+    """What claims cost that stay though their cause is gone, in [-1, 0].
+
+    Args:
+        completion: An answer to the twin.
+        gone: What is marked in the clip and not in the twin: modality, cue, direction.
+        beside: The group's answers to the clip.
+    """
+    stay = _said(completion) & set(gone)
+    clip = [_said(answer) for answer in beside]
+    if not clip:
+        return 0.0
+    shares = (sum(claim in said for said in clip) / len(clip) for claim in stay)
+    return -min(1.0, sum(shares))
+
+
+def _said(completion: str) -> set[tuple[str, str, int]]:
+    claims = extract_claims(parse_answer(completion).think)
+    return {(claim.modality, claim.cue, claim.direction) for claim in claims if not claim.negated}
 
 
 def is_degenerate(text: str, distinct_trigrams: float = 0.7) -> bool:
@@ -197,12 +224,13 @@ def reward_functions(
     """Return TRL reward functions by name.
 
     Args:
-        names: Of accuracy, format, grounding, paper_accuracy, paper_format.
+        names: Of accuracy, format, grounding, intervention, paper_accuracy, paper_format.
         labels: The label set of the answers.
         settings: For grounding.
 
     The columns used are `label` and `cues` (JSON text or object of a manifest row). A row without
-    the one or the other gets None from the rewards that need it.
+    the one or the other gets None from the rewards that need it. `intervention` uses `pair`, the number that a clip's
+    row shares with its twin's, None without a twin, and `gone` (JSON text), None for the clip itself.
 
     Raises:
         ConfigError: A name is unknown.
@@ -218,9 +246,32 @@ def reward_functions(
         ),
         "paper_format": lambda text, _, __: paper_format(text),
     }
-    if unknown := [name for name in names if name not in scorers]:
-        raise ConfigError(f"rewards: unknown {unknown[0]!r}; wanted some of {', '.join(scorers)}")
-    return [_named(name, scorers[name]) for name in names]
+    known = {name: _named(name, scorer) for name, scorer in scorers.items()}
+    known["intervention"] = _intervention_reward
+    if unknown := [name for name in names if name not in known]:
+        raise ConfigError(f"rewards: unknown {unknown[0]!r}; wanted some of {', '.join(known)}")
+    return [known[name] for name in names]
+
+
+def _intervention_reward(*, completions: Sequence[Any], **columns: Any) -> list[float | None]:
+    texts = [_text(completion) for completion in completions]
+    nothing = [None] * len(texts)
+    pairs, gone = columns.get("pair", nothing), columns.get("gone", nothing)
+    beside: dict[int, list[str]] = {}
+    for text, pair, lost in zip(texts, pairs, gone, strict=True):
+        if pair is not None and lost is None:
+            beside.setdefault(pair, []).append(text)
+    return [
+        None
+        if pair is None
+        else 0.0
+        if lost is None
+        else intervention(text, [(m, c, d) for m, c, d in json.loads(lost)], beside.get(pair, []))
+        for text, pair, lost in zip(texts, pairs, gone, strict=True)
+    ]
+
+
+_intervention_reward.__name__ = "intervention_reward"
 
 
 def _named(name: str, scorer: Callable[[str, Any, Any], float | None]) -> RewardFunction:

@@ -12,7 +12,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 from trl import GRPOConfig
@@ -28,6 +30,7 @@ from training.grpo.rewards import GroundingSettings, RewardFunction, reward_func
 from training.grpo.signal import ALIKE, WatchSignal
 from training.grpo.trainer import EmostreamGRPOTrainer, check_sampling
 from training.progress import Progress, unseen
+from training.synth.twins import TWIN_OF, clip_of, gone
 from training.tuning.resume import claim_run
 from training.tuning.settings import RECIPES, read_settings, read_yaml
 from training.tuning.setup import (
@@ -48,6 +51,7 @@ FIGURES = {
     "rewards/format_reward/mean": "format",
     "rewards/paper_format_reward/mean": "format",
     "rewards/grounding_reward/mean": "grounding",
+    "rewards/intervention_reward/mean": "intervention",
     "completions/mean_length": "length",
     "entropy": "entropy",
     "kl": "kl",
@@ -71,7 +75,13 @@ class GrpoSettings:
     )
     rewards: list[str] = field(
         default_factory=lambda: ["accuracy", "format", "grounding"],
-        metadata={"help": "Of accuracy, format, grounding, paper_accuracy, paper_format."},
+        metadata={
+            "help": "Of accuracy, format, grounding, intervention, paper_accuracy, paper_format."
+        },
+    )
+    twins: str | None = field(
+        default=None,
+        metadata={"help": "Manifest of the clips' twins; half of each group answers the twin."},
     )
     contradiction_cost: float = field(
         default=1.0,
@@ -97,6 +107,11 @@ class GrpoSettings:
         if self.limit is not None and self.limit < 1:
             raise ConfigError(f"grpo: limit is {self.limit}; wanted 1 or more")
         self.reward_functions()  # refuses what it cannot make
+        if "intervention" in self.rewards and self.twins is None:
+            raise ConfigError(
+                "grpo: the intervention reward compares clips with their twins; name their manifest, twins: "
+                "CORPUS/twins.jsonl (emostream-train corpus synth --twins face_cue,voice_cue)."
+            )
 
     def reward_functions(self) -> list[RewardFunction]:
         """The rewards, as TRL calls them.
@@ -145,10 +160,13 @@ def grpo(
     _check_enough(rows, args)
     claim_run(out, model, rows, settings, args)
     model.to(args.device)
-    store = cache_clips(model, processor, rows, settings.features or out / "features", progress)
+    twins = [] if settings.twins is None else twin_rows(rows, settings, args.seed)
+    folder = settings.features or out / "features"
+    store = cache_clips(model, processor, [*rows, *twins], folder, progress)
     usable = usable_rows(rows, store)
+    of_usable = usable_rows(twins, store) if twins else []
     return train_and_save(
-        lambda: make_trainer(model, processor, usable, store, settings, args), out
+        lambda: make_trainer(model, processor, usable, store, settings, args, of_usable), out
     )
 
 
@@ -159,6 +177,7 @@ def make_trainer(
     store: FeatureStore,
     settings: GrpoSettings,
     args: GRPOConfig,
+    twins: Sequence[Row] = (),
 ) -> EmostreamGRPOTrainer:
     """A trainer of clips whose features are in the store; freezes the towers, adds adapters if wanted.
 
@@ -169,6 +188,7 @@ def make_trainer(
         store: Holds their features.
         settings: What is trained.
         args: How.
+        twins: Of some of the clips, from `twin_rows`; the store holds their features too.
 
     Raises:
         ConfigError: There are fewer clips than a batch takes, or `args` cannot be served.
@@ -178,19 +198,22 @@ def make_trainer(
         if parameter.requires_grad:  # small steps vanish in bfloat16
             parameter.data = parameter.data.float()
     _check_enough(rows, args)
-    prompts = ClipPrompts(rows, store, processor, settings.instruction)
+    everything = [*rows, *twins]
+    prompts = ClipPrompts(everything, store, processor, settings.instruction)
     if args.world_size > 1 and args.ddp_find_unused_parameters is None:
         # A batch may lack a modality, and so leave its part of the model without gradients.
-        modalities = {tuple(sorted(store.features(row))) for row in rows}
+        modalities = {tuple(sorted(store.features(row))) for row in everything}
         args.ddp_find_unused_parameters = len(modalities) > 1 or len(min(modalities)) < 2
+    records, changed = _with_twins(rows, twins)
     trainer = EmostreamGRPOTrainer(
         model,
         processor,
         prompts,
         reward_funcs=settings.reward_functions(),
         args=args,
-        train_dataset=_dataset(rows),
+        train_dataset=Dataset.from_list(records),
         callbacks=[StopOnNonFinite(), ProgressLines(FIGURES), WatchSignal()],
+        twins=changed,
     )
     remove_printers(trainer)
     return trainer
@@ -234,15 +257,60 @@ def _rows(settings: GrpoSettings) -> list[Row]:
     return chosen[: settings.limit]
 
 
-def _dataset(rows: Sequence[Row]) -> Dataset:
-    return Dataset.from_list(
-        [
-            {
-                "prompt": f"{row.path.name} {row.start_s:g}-{'' if row.end_s is None else f'{row.end_s:g}'}",
-                "clip": index,
-                "label": row.label,
-                "cues": None if row.cues is None else json.dumps(row.cues.to_json()),
-            }
-            for index, row in enumerate(rows)
-        ]
-    )
+def twin_rows(rows: Sequence[Row], settings: GrpoSettings, seed: int) -> list[Row]:
+    """A twin of each clip that has one of which a marked cue is gone; of several, one by the seed.
+
+    Raises:
+        ConfigError: The manifest cannot be read, holds no twins, or none of these clips.
+    """
+    assert settings.twins is not None
+    found: dict[Path, list[Row]] = {}
+    for twin in read_manifest(settings.twins, settings.labels):
+        if TWIN_OF not in twin.meta:
+            raise ConfigError(
+                f"{settings.twins}: {twin.path.name} is no twin; wanted the twins.jsonl of corpus synth --twins."
+            )
+        found.setdefault(clip_of(twin), []).append(twin)
+    chosen = []
+    for index, row in enumerate(rows):
+        offered = [t for t in found.get(row.path, ()) if _gone(row, t)]
+        if offered:
+            number = int(np.random.default_rng([seed, index]).integers(len(offered)))
+            chosen.append(offered[number])
+    if not chosen:
+        raise ConfigError(
+            f"{settings.twins}: no twin in it is of a clip of {settings.manifest}; make both by one corpus synth "
+            "--twins face_cue,voice_cue."
+        )
+    return chosen
+
+
+def _gone(row: Row, twin: Row) -> list[tuple[str, str, int]]:
+    return [] if row.cues is None or twin.cues is None else sorted(gone(row.cues, twin.cues))
+
+
+def _record(index: int, row: Row) -> dict[str, Any]:
+    end = "" if row.end_s is None else f"{row.end_s:g}"
+    return {
+        "prompt": f"{row.path.name} {row.start_s:g}-{end}",
+        "clip": index,
+        "label": row.label,
+        "cues": None if row.cues is None else json.dumps(row.cues.to_json()),
+    }
+
+
+def _with_twins(
+    rows: Sequence[Row], twins: Sequence[Row]
+) -> tuple[list[dict[str, Any]], dict[int, dict[str, Any]]]:
+    """Rows of the dataset, and those of the twins by the clip's index, which is the `pair` of both."""
+    of = {clip_of(twin): len(rows) + at for at, twin in enumerate(twins)}
+    records, changed = [], {}
+    for index, row in enumerate(rows):
+        at = of.get(row.path)
+        pair = None if at is None else index
+        records.append({**_record(index, row), "pair": pair, "gone": None})
+        if at is not None:
+            twin = twins[at - len(rows)]
+            lost = json.dumps(_gone(row, twin))
+            changed[index] = {**_record(at, twin), "pair": pair, "gone": lost}
+    return records, changed

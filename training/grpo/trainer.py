@@ -10,7 +10,7 @@ import copy
 import functools
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -62,6 +62,8 @@ class EmostreamGRPOTrainer(FiniteLoss, PublishedCheckpoints, GRPOTrainer):
         args: TRL's settings.
         train_dataset: One row a clip.
         callbacks: Further callbacks.
+        twins: Index of a clip -> the row of its counterfactual twin, as those of the dataset. Half of the clip's group
+            then answers the twin. A clip without one has two halves of its own.
 
     Raises:
         ConfigError: A setting cannot be served: sampling that is not the policy's own, a batch that splits a group,
@@ -78,8 +80,15 @@ class EmostreamGRPOTrainer(FiniteLoss, PublishedCheckpoints, GRPOTrainer):
         args: GRPOConfig,
         train_dataset: Any,
         callbacks: list[TrainerCallback] | None = None,
+        twins: Mapping[int, dict[str, Any]] | None = None,
     ):
         check_sampling(args)
+        self._twins = twins or {}
+        if self._twins and args.num_generations % 2:
+            raise ConfigError(
+                f"grpo: num_generations is {args.num_generations}; half of a group answers the twin, so choose an "
+                "even number."
+            )
         if args.fsdp and args.beta:
             raise ConfigError("grpo: a sharded model has no reference; with fsdp, leave beta at 0.")
         self._prompts = prompts
@@ -137,6 +146,12 @@ class EmostreamGRPOTrainer(FiniteLoss, PublishedCheckpoints, GRPOTrainer):
         return self._buffered_inputs[self._step % steps]
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        if self._twins:
+            group = self.num_generations
+            inputs = [
+                self._twins.get(row["clip"], row) if place % group >= group // 2 else row
+                for place, row in enumerate(inputs)
+            ]
         self._clips = torch.tensor([row["clip"] for row in inputs])
         with warnings.catch_warnings():
             # TRL 1.16 calls these by names that transformers 5.24 replaced.
@@ -163,6 +178,8 @@ class EmostreamGRPOTrainer(FiniteLoss, PublishedCheckpoints, GRPOTrainer):
         *_: Any,
         **__: Any,
     ) -> tuple[list[list[int]], None]:
+        if self._twins:
+            num_generations //= 2
         clips = self._clips[::num_generations].tolist()
         ids = prompt_ids[::num_generations]
         length = max(map(len, ids))
@@ -174,8 +191,12 @@ class EmostreamGRPOTrainer(FiniteLoss, PublishedCheckpoints, GRPOTrainer):
             ),
             **self._prompts.media(clips, length),
         }
+        again = [at > 0 and clips[at - 1] == clip for at, clip in enumerate(clips)]
         uniform = uniform_numbers(
-            [(self.args.seed, self.state.global_step, clip) for clip in clips],
+            [
+                (self.args.seed, self.state.global_step, clip, *([1] if second else []))
+                for clip, second in zip(clips, again, strict=True)
+            ],
             num_generations,
             self.max_completion_length,
         )

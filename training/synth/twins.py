@@ -138,6 +138,11 @@ def twin_row(script: Script, kind: str, change: str) -> Row:
     return replace(row, path=Path(twin_name(script.index, kind)), meta={**row.meta, **links})
 
 
+def clip_of(twin: Row) -> Path:
+    """The path of the clip that a twin read from its manifest is of."""
+    return Path(twin.path.parent.parent, twin.meta[TWIN_OF])
+
+
 def gone(clip: Cues, twin: Cues) -> set[tuple[str, str, int]]:
     """What was marked in the clip and is not in the twin: (modality, cue, direction)."""
     return set(clip.salient()) - set(twin.salient())
