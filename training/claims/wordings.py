@@ -76,8 +76,12 @@ SURFACE: Final[dict[tuple[Modality, str, int], Surface]] = {
         ("the jaw is dropped", "the jaw drops", "the mouth is wide open"), ("a dropped jaw",)
     ),
     ("face", "eyes_closed", 1): Surface(("the eyes are closed",), ("closed eyes",)),
-    ("face", "head_down", 1): Surface(("the head is lowered",), ("a lowered head",)),
-    ("face", "gaze_down", 1): Surface(("the gaze is lowered",), ("a lowered gaze",)),
+    ("face", "head_down", 1): Surface(
+        ("the head is lowered", "the head is bowed"), ("a lowered head", "a bowed head")
+    ),
+    ("face", "gaze_down", 1): Surface(
+        ("the gaze is lowered", "the gaze is cast down"), ("a lowered gaze", "a downcast gaze")
+    ),
     ("face", EXPRESSION, 0): Surface(
         ("the face is relaxed", "the face is at rest", "the face is still"),
         ("a relaxed face", "a still face"),

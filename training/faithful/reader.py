@@ -16,6 +16,8 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 
+from training.claims.evaluation_lexicon import extract_claims
+from training.claims.wordings import SURFACE
 from training.evaluation.bootstrap import Estimate, Ratio, draws, estimate
 from training.faithful.pairs import figures_json
 from training.sft.compose import compose
@@ -38,12 +40,20 @@ def train_reader(texts: int = TEXTS, seed: int = SEED) -> Pipeline:
     for index in range(texts):
         row = clip_row(write_script(seed, "train", index))
         assert row.cues is not None
-        read.append(compose(row.cues, rng))
-        labels.append(row.label)
+        text = compose(row.cues, rng)
+        # The same in plain statements, as models were taught before: a reader knows both.
+        keys = [(c.modality, c.cue, c.direction) for c in extract_claims(text)]
+        plain = [_one(SURFACE[key].clauses, rng) for key in keys]
+        read += [text, " ".join(f"{clause.capitalize()}." for clause in plain)]
+        labels += [row.label] * 2
     words = CountVectorizer(ngram_range=(1, 2), binary=True, token_pattern=r"[a-z]+", min_df=2)
     reader = make_pipeline(words, LogisticRegression(max_iter=2000, C=0.3))
     reader.fit(read, labels)
     return reader
+
+
+def _one(options: Sequence[str], rng: np.random.Generator) -> str:
+    return options[int(rng.integers(len(options)))]
 
 
 def consistency(

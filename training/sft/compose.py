@@ -2,7 +2,8 @@
 
 A learner has to foresee what is said from what it perceives, so that only the wording varies. What is said, and in
 which order, follows from the cues: the strongest of each modality, face from the brows down, voice from pitch to
-tremor. Whether the face or the voice comes first is one choice, made by the first words.
+tremor. Whether the face or the voice comes first is one choice, made by the first words. How it is said is
+`training.sft.phrasing`'s.
 """
 
 from collections.abc import Collection, Iterator
@@ -24,6 +25,7 @@ from training.data.cues import (
     Informative,
     Modality,
 )
+from training.sft.phrasing import Claimed, sentence, together
 
 MOST_CLAIMS: Final = 6
 """In a text; one modality gets more than half of them where the other has less to say."""
@@ -32,9 +34,7 @@ LEAST_CLAIMS: Final = 3
 _SLIGHT_P: Final = 0.6
 """How often they are."""
 
-Claimed = tuple[Modality, str, int]
 _ORDER: Final = {name: place for place, name in enumerate((*FACE_ACTIONS, *VOICE_DIMENSIONS))}
-_PERCEIVE: Final = {"face": "we see", "voice": "we hear"}
 
 
 def compose(
@@ -55,7 +55,8 @@ def compose(
         clear: The marked cues that can be told: all of them are mentioned, and no others. If None, the strongest are.
 
     Returns:
-        One to four sentences, each claim of which the cues bear out; empty where nothing was recorded.
+        A sentence for the face, one for the voice, and one on how they go together; the cues bear out each claim.
+        Empty where nothing was recorded.
     """
     given: list[Modality] = []
     if video:
@@ -69,10 +70,10 @@ def compose(
         plan = _shorten(cues, plan)
         if sum(map(len, plan.values())) < LEAST_CLAIMS and rng.random() < _SLIGHT_P:
             plan = _fill(cues, plan)
-    spoken = [" ".join(_sentences(m, claimed, rng)) for m, claimed in plan.items()]
+    spoken = [sentence(modality, claimed, rng) for modality, claimed in plan.items()]
     if len(spoken) == 2 and rng.random() < 0.5:
         spoken.reverse()
-    return " ".join(spoken)
+    return " ".join(filter(None, (*spoken, together(cues, list(plan), rng))))
 
 
 def corpus_texts(count: int = 2000, seed: int = 0) -> Iterator[str]:
@@ -158,32 +159,3 @@ def _strength(cues: Cues, claimed: Claimed) -> float:
     if modality == "face":
         return (cues.face_value(cue) or 0.0) / FACE_SALIENT
     return abs(cues.voice[cue]) / VOICE_SALIENT
-
-
-def _sentences(
-    modality: Modality, claimed: list[Claimed], rng: np.random.Generator
-) -> Iterator[str]:
-    """One or two sentences in one of a few forms, the claims in the order given."""
-    hidden = claimed[0][1] == HIDDEN  # its nouns say why, which nobody recorded
-    form = 0 if hidden else int(rng.integers(3))
-    if form == 1:
-        yield _sentence(f"{_PERCEIVE[modality]} {_listed(_pick(claimed, 'nouns', rng))}")
-    elif form == 2 and len(claimed) > 1:
-        middle = (len(claimed) + 1) // 2
-        yield _sentence(_listed(_pick(claimed[:middle], "clauses", rng)))
-        yield _sentence(_listed(_pick(claimed[middle:], "clauses", rng)))
-    else:
-        yield _sentence(_listed(_pick(claimed, "clauses", rng)))
-
-
-def _pick(claimed: list[Claimed], kind: str, rng: np.random.Generator) -> list[str]:
-    wordings = [getattr(SURFACE[key], kind) for key in claimed]
-    return [options[int(rng.integers(len(options)))] for options in wordings]
-
-
-def _listed(parts: list[str]) -> str:
-    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + f" and {parts[-1]}"
-
-
-def _sentence(text: str) -> str:
-    return text[0].upper() + text[1:] + "."
