@@ -19,13 +19,13 @@ from emostream.inference.streaming import MediaTokens
 from emostream.model.modeling import EmostreamForCausalLM
 from emostream.model.processor import EmostreamProcessor
 from training.claims.wordings import SURFACE
-from training.data.cues import FACE_ABSENT, FACE_ACTIONS, VOICE_DIMENSIONS, Cues
+from training.data.cues import FACE_ABSENT, FACE_ACTIONS, VOICE_DIMENSIONS, Cues, Modality
 from training.data.features import FeatureStore
 from training.data.manifest import Row
 from training.evaluation.bootstrap import Ratio, draws, estimate
 from training.faithful.pairs import figures_json
 
-Statement = tuple[str, str, int]
+Statement = tuple[Modality, str, int]
 STATEMENTS: Final[tuple[Statement, ...]] = tuple(
     key for key in SURFACE if key[1] in FACE_ACTIONS or key[1] in VOICE_DIMENSIONS
 )
@@ -73,7 +73,7 @@ def statement_scores(
 def _tokens(
     model: EmostreamForCausalLM, features: dict[str, torch.Tensor], gate_13: torch.Tensor
 ) -> MediaTokens:
-    found = {}
+    found: dict[str, torch.Tensor | None] = {}
     for name in ("vision_features", "audio_features"):
         value = features.get(name)
         if value is None:
@@ -103,7 +103,8 @@ def pairs(cues: Cues, rng: np.random.Generator) -> Iterator[tuple[Statement, Sta
         if modality == "face":
             false = still[int(rng.integers(len(still)))] if still else None
         if true in STATEMENTS and false in STATEMENTS:
-            yield true, false  # type: ignore[misc]
+            assert false is not None
+            yield true, false
 
 
 def probe(scores_NS: np.ndarray, cues: Sequence[Cues | None], seed: int = 0) -> dict[str, Any]:

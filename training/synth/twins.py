@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emostream.errors import ConfigError
-from training.data.cues import FACE_ACTIONS, Cues
+from training.data.cues import FACE_ACTIONS, Cues, Modality
 from training.data.manifest import Row
 from training.synth.acting import PROSODY, Acting, evident_cues
 from training.synth.actors import CAST_SIZE, cast_actor
@@ -143,7 +143,7 @@ def clip_of(twin: Row) -> Path:
     return Path(twin.path.parent.parent, twin.meta[TWIN_OF])
 
 
-def gone(clip: Cues, twin: Cues) -> set[tuple[str, str, int]]:
+def gone(clip: Cues, twin: Cues) -> set[tuple[Modality, str, int]]:
     """What was marked in the clip and is not in the twin: (modality, cue, direction)."""
     return set(clip.salient()) - set(twin.salient())
 
