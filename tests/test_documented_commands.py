@@ -111,7 +111,7 @@ NOT_RUN = {
     "emostream-export build my-model --out engines-trt --target tensorrt --precision fp16": GPU,
     "python benchmarks/live.py --minutes 10": BENCHMARK,
     "python benchmarks/web.py": BENCHMARK,
-    "python benchmarks/annotate.py": BENCHMARK,
+    "python benchmarks/annotate.py --clips 4 --clip-s 30": BENCHMARK,
     "python benchmarks/live.py --minutes 2 --sources 8 --labels-only": BENCHMARK,
     "python benchmarks/soak.py --minutes 30": BENCHMARK,
     "python benchmarks/encoders.py --model tiny --device cpu": BENCHMARK,
