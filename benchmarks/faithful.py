@@ -1,7 +1,7 @@
 """What the shipped model's reasons follow from: the figures of `emostream-train faithful`, kept with their commit.
 
-    emostream-train faithful --model tiny --clips 200 --out runs/faithful/test
-    emostream-train faithful --model tiny --clips 120 --split ood --out runs/faithful/ood
+    emostream-train faithful --model tiny --clips 120 --out runs/faithful/test
+    emostream-train faithful --model tiny --clips 60 --split ood --out runs/faithful/ood
     python benchmarks/faithful.py runs/faithful
 
 The argument holds a folder for each split; run the commands at the commit that this is run at.

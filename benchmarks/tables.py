@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from training.evaluation.table import TITLES, markdown
+from training.faithful.edits import EDITS
+from training.synth.twins import KINDS
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -250,10 +252,10 @@ def faithful() -> str:
     """`benchmarks/faithful.py`: what came of each kind of change, then probes and reader."""
     text = ""
     for result in _results("faithful"):
-        for split, found in result["splits"].items():
+        for split, found in sorted(result["splits"].items(), reverse=True):  # test, then ood
             rows = []
-            for group in ("twins", "edits"):
-                for kind, rates in found[group].items():
+            for group, kinds in (("twins", KINDS), ("edits", EDITS)):
+                for kind, rates in ((k, found[group][k]) for k in kinds if k in found[group]):
                     cells = [_share(rates, name) for name in _FAITHFUL]
                     rows.append([f"{group[:-1]}: {kind}", rates["pairs"], *cells])
             head = "changed|pairs|claims that went|claims that stayed|label kept|label as told|answer falls by"
