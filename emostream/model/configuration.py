@@ -80,7 +80,8 @@ class EmostreamConfig(Qwen2Config):
         frame_crop: What of a frame the model is shown (not a published key): `whole`, or the `face` of one person.
         crop_margin: Side of that face's square, in sides of its box (not a published key).
         vision_config, audio_config, gate_config: Configurations of SigLIP, Whisper and BERT. Where SigLIP's has
-            `stem_widths` (not a published key), its patch embedding is a `towers.ConvStem` of these widths.
+            `stem_widths` (not a published key), its patch embedding is a `towers.ConvStem` of these widths, with
+            `stem_blocks` residual blocks behind each of its convolutions.
         published: The config.json as it was read, so that saving writes back keys that this class does not know.
     """
 
@@ -156,6 +157,13 @@ class EmostreamConfig(Qwen2Config):
                     f"stem_widths of {self.mm_vision_tower} makes patches of {patch} pixels, but its patch_size "
                     f"is {self.vision_config.patch_size}",
                     "Give one width fewer than patch_size has halvings.",
+                )
+            blocks = getattr(self.vision_config, "stem_blocks", ())
+            if blocks and len(blocks) != len(widths) + 1:
+                self._refuse(
+                    f"stem_blocks of {self.mm_vision_tower} names {len(blocks)} convolutions, its stem has "
+                    f"{len(widths) + 1}",
+                    "Give a number for each width of stem_widths, and one for the tower's own.",
                 )
         if self.tokens_per_side != (self.patches_per_side + 1) // 2:
             parity = "odd" if CONNECTOR_SHAPES[self.mm_projector_type][1] else "even"

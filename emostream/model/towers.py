@@ -19,6 +19,25 @@ from emostream.errors import InputError
 AUDIO_POOL = 3
 
 
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions beside what they are given (He et al. 2016, arXiv:1512.03385), without norms.
+
+    Norms belong to training and are folded into the convolutions when it ends.
+
+    Args:
+        width: Channels, the same in and out.
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> the same shape."""
+        return F.relu(x + self.conv2(F.relu(self.conv1(x))))
+
+
 class ConvStem(nn.Sequential):
     """Patch embedding by 3x3 convolutions of stride 2, for towers too small to learn from one large one.
 
@@ -28,13 +47,16 @@ class ConvStem(nn.Sequential):
 
     Args:
         widths: Channels behind each convolution, the tower's own width last.
+        blocks: Residual blocks behind each convolution (`stem_blocks`), which make a network of its own of the stem;
+            none at all if empty.
     """
 
-    def __init__(self, widths: Sequence[int]):
+    def __init__(self, widths: Sequence[int], blocks: Sequence[int] = ()):
         layers: list[nn.Module] = []
-        for width_in, width in itertools.pairwise((3, *widths)):
+        for place, (width_in, width) in enumerate(itertools.pairwise((3, *widths))):
             layers += [nn.Conv2d(width_in, width, 3, stride=2, padding=1), nn.ReLU()]
-        super().__init__(*layers[:-1])
+            layers += [ResidualBlock(width) for _ in range(blocks[place] if blocks else 0)]
+        super().__init__(*(layers if isinstance(layers[-1], ResidualBlock) else layers[:-1]))
 
     @property
     def weight(self) -> Tensor:
@@ -63,7 +85,9 @@ class VisionTower(nn.Module):
         self.layers = layers
         siglip = SiglipVisionModel(headless)
         if widths := getattr(config, "stem_widths", None):
-            siglip.embeddings.patch_embedding = ConvStem((*widths, config.hidden_size))
+            siglip.embeddings.patch_embedding = ConvStem(
+                (*widths, config.hidden_size), getattr(config, "stem_blocks", ())
+            )
         self.vision_tower = nn.ModuleDict({"vision_model": siglip})
 
     def forward(self, pixels_N3SS: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import codecs
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from emostream.errors import ConfigError
 from training.data.manifest import Row
@@ -19,6 +20,7 @@ class Options:
         rename: Label -> label, applied before `labels`: `{"calm": "neutral"}`.
         clips: Folder of the clips, relative to the corpus's, where several copies of it exist.
         by_name: Find clips that are not where a list says by their file name alone, where only one has it.
+        pictures: Where a reader may write pictures that the corpus keeps in a table.
         encoding: Of lists and tables; None for UTF-8, and UTF-16 with its mark.
 
     Raises:
@@ -32,6 +34,7 @@ class Options:
     clips: str | None = None
     by_name: bool = False
     encoding: str | None = None
+    pictures: Path | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.fold <= 5:

@@ -11,6 +11,7 @@ from typing import Final
 from emostream.checkpoint.files import LFS_POINTER
 from emostream.errors import ConfigError
 from training.corpora.candidates import Options, Skipped
+from training.data.manifest import PICTURE_SUFFIXES
 
 VIDEO_SUFFIXES: Final = (
     *(".mp4", ".avi", ".mkv", ".mov", ".webm", ".flv", ".m4v"),
@@ -25,12 +26,17 @@ class ClipFinder:
     Corpora are unpacked in many ways (`part_3/`, `Clip/original/part_3/`, one flat folder). Where their lists
     name files only, `find` looks for the name; where they give paths, `listed` takes them at their word.
 
+    Args:
+        folder: Of the corpus.
+        options: Which of its folders holds the clips.
+        stills: Whether pictures are clips too.
+
     Attributes:
         root: Folder of the clips.
         left_out: Files that cannot be clips or are copies of others, as far as they have been met.
     """
 
-    def __init__(self, folder: Path, options: Options) -> None:
+    def __init__(self, folder: Path, options: Options, *, stills: bool = False) -> None:
         root = folder / options.clips if options.clips else folder
         if not root.is_dir():
             raise ConfigError(f"{root}: no such folder; wanted the folder of the corpus's clips")
@@ -40,7 +46,8 @@ class ClipFinder:
         self._named: dict[str, list[Path]] = defaultdict(list)
         self._placed: dict[str, list[Path]] = defaultdict(list)
         self._pointers: dict[str, Skipped] = {}
-        for path in _media_files(root):
+        suffixes = (*VIDEO_SUFFIXES, *AUDIO_SUFFIXES, *(PICTURE_SUFFIXES if stills else ()))
+        for path in _media_files(root, suffixes):
             try:
                 path.name.encode()
             except UnicodeEncodeError:
@@ -141,7 +148,7 @@ def stem_of(name: str) -> str:
     return name.rpartition(".")[0] if _has_suffix(name) else name
 
 
-def _media_files(root: Path) -> Iterator[Path]:
+def _media_files(root: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
     """All of them, by folder; folders behind links after the others, each folder once."""
     waiting, seen = deque([str(root)]), set()
     while waiting:
@@ -156,7 +163,7 @@ def _media_files(root: Path) -> Iterator[Path]:
             waiting.extend(path for path in inner if os.path.islink(path))
             for name in sorted(names):
                 # A dot begins what macOS puts into archives beside each file.
-                if _has_suffix(name) and not name.startswith("."):
+                if name.lower().endswith(suffixes) and not name.startswith("."):
                     path = Path(folder, name)
                     if path.is_file():
                         yield path
@@ -167,7 +174,7 @@ def _best(paths: list[Path]) -> list[Path]:
 
 
 def _has_suffix(name: str) -> bool:
-    return name.lower().endswith((*VIDEO_SUFFIXES, *AUDIO_SUFFIXES))
+    return name.lower().endswith((*VIDEO_SUFFIXES, *AUDIO_SUFFIXES, *PICTURE_SUFFIXES))
 
 
 def _stem(name: str) -> str:

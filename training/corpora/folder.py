@@ -6,6 +6,8 @@
 `path` is relative to the table, or the bare name of a clip anywhere below it. Labels may be spelled
 in any of the ways that `emostream.labels` knows; others are labels of the corpus's own only when
 they are asked for (`--labels`). Without a split column, or a folder named after one, every clip is for training.
+Pictures are clips too. Where a table joins several corpora, a column `corpus` keeps their actors apart; columns that
+mean nothing here are kept in `meta`.
 """
 
 from collections.abc import Iterator
@@ -35,6 +37,7 @@ _COLUMNS: Final = {
     "label": ("emotion",),
     "actor": ("speaker", "speaker_id", "actor_id"),
 }
+_READ: Final = (*_COLUMNS, "split", "start_s", "end_s", "answer", "reason")
 _KNOWN: Final = (*MAFW_LABELS, "calm")
 _SPLITS: Final = ("train", "validation", "val", "valid", "dev", "test", "ood")
 
@@ -54,7 +57,7 @@ def read(folder: Path, options: Options) -> Iterator[Candidate]:
 
 
 def _of_table(table: Path, options: Options) -> Iterator[Candidate]:
-    clips = ClipFinder(table.parent, options)
+    clips = ClipFinder(table.parent, options, stills=True)
     for line, row in read_csv(table, ("label",), options, _COLUMNS):
         where = f"{table}:{line}"
         if "path" not in row:
@@ -74,11 +77,12 @@ def _of_table(table: Path, options: Options) -> Iterator[Candidate]:
                 path=path,
                 label=label,
                 split=row.get("split") or "train",
-                actor=row.get("actor") or None,
+                actor=_actor(row),
                 start_s=_time(row, "start_s") or 0.0,
                 end_s=_time(row, "end_s"),
                 answer=row.get("answer") or None,
                 reason=row.get("reason") or None,
+                meta={key: text for key, text in row.items() if key not in _READ and text},
                 where=where,
             )
         except ConfigError as error:
@@ -87,7 +91,7 @@ def _of_table(table: Path, options: Options) -> Iterator[Candidate]:
 
 
 def _of_folders(folder: Path, options: Options) -> Iterator[Candidate]:
-    clips = ClipFinder(folder, options)
+    clips = ClipFinder(folder, options, stills=True)
     labelled = False
     strange: list[tuple[str, str]] = []
     for path in clips.files():
@@ -112,6 +116,12 @@ def _of_folders(folder: Path, options: Options) -> Iterator[Candidate]:
 
 def _label(text: str, options: Options) -> str | None:
     return canonical_label(options.rename.get(text, text), (*(options.labels or ()), *_KNOWN))
+
+
+def _actor(row: dict[str, str]) -> str | None:
+    """Who it is; actors of different corpora may have one name."""
+    parts = (row.get("corpus"), row.get("actor"))
+    return "-".join(filter(None, parts)) if row.get("actor") else None
 
 
 def _time(row: dict[str, str], name: str) -> float | None:

@@ -1,5 +1,6 @@
 """Indexing: a corpus in its published layout -> one manifest, with an account of what is not in it."""
 
+import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -9,13 +10,17 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from emostream.errors import ConfigError, MediaError
 from emostream.labels import canonical_label
 from emostream.media import MediaInfo, probe
 from training.claims.measured_cues import MeasuredRows, with_measured_voice
-from training.corpora import conversations, cremad, dfew, emer, folder, mafw, ravdess
+from training.corpora import conversations, cremad, dfew, emer, faces, folder, mafw, ravdess
 from training.corpora.candidates import Candidate, Options, Skipped
+from training.data.features import clip_key
 from training.data.manifest import Row, count_labels, write_manifest
+from training.data.stills import read_still
 
 Reader = Callable[[Path, Options], Iterator[Candidate]]
 
@@ -28,8 +33,11 @@ READERS: Final[dict[str, Reader]] = {
     "mer2025": emer.read,
     "conversations": conversations.read,
     "folder": folder.read,
+    "ferplus": faces.read_ferplus,
+    "webfaces": faces.read_webfaces,
 }
 
+_KEPT_LAST: Final = ("validation", "train")  # of splits that share a clip, the test keeps it
 _PROBES: Final = 4  # decoding waits on disks more than it computes
 _NAMES_SHOWN: Final = 5
 _ROUNDED_S: Final = 0.1  # times in lists are rounded
@@ -120,8 +128,8 @@ def index(
         ConfigError: The kind is unknown, the folder is not such a corpus, a label is unknown, or no
             clip can be used.
     """
-    options = options or Options()
     directory, out = Path(directory), Path(out)
+    options = replace(options or Options(), pictures=out.with_suffix(".pictures"))
     if kind not in READERS:
         raise ConfigError(f"corpus: unknown kind {kind!r}; wanted one of {', '.join(READERS)}")
     if not directory.exists():
@@ -134,8 +142,9 @@ def index(
             skipped.append(found)
         else:
             listed.append(found)
-    listed = list(_once(listed, skipped))
+    listed = list(_once(listed, skipped, clip_key, "listed twice"))
     rows, without, cut = _opened(listed, skipped, partial(on_progress, "clips opened"))
+    rows = list(_once(rows, skipped, _content, "the same picture twice"))
     if not rows:
         reasons = Counter(skip.reason.partition(": ")[0] for skip in skipped)
         account = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
@@ -170,25 +179,34 @@ def _chosen(row: Row, options: Options) -> Candidate:
     if options.labels is not None and label is not None:
         known = canonical_label(label, options.labels)
         if known is None:
-            return Skipped(row.path.name, f"label {label} not asked for")
+            return Skipped(row.name, f"label {label} not asked for")
         label = known
     return replace(row, label=label, split=options.split or row.split)
 
 
-def _once(rows: Iterable[Row], skipped: list[Skipped]) -> Iterator[Row]:
-    """Leave out what is listed twice; what is also in another split stays in that one only."""
-    kept: dict[tuple[Path, float, float | None], Row] = {}
-    for row in sorted(rows, key=lambda row: row.split == "train"):
-        key = (row.path, row.start_s, row.end_s)
+def _once(
+    rows: Iterable[Row], skipped: list[Skipped], key_of: Callable[[Row], object], twice: str
+) -> Iterator[Row]:
+    """Leave out what is there twice; what is also in another split stays in that one only."""
+    kept: dict[object, Row] = {}
+    for row in sorted(
+        rows, key=lambda row: _KEPT_LAST.index(row.split) if row.split in _KEPT_LAST else -1
+    ):
+        key = key_of(row)
         if key in kept:
             other = kept[key].split
-            reason = "listed twice" if other == row.split else f"also in {other}"
+            reason = twice if other == row.split else f"also in {other}"
             if (row.label, row.answer) != (kept[key].label, kept[key].answer):
                 reason += " with another label"
-            skipped.append(Skipped(row.path.name, reason))
+            skipped.append(Skipped(row.name, reason))
         else:
             kept[key] = row
             yield row
+
+
+def _content(row: Row) -> object:
+    """What two pictures have in common that are one; of clips, their place."""
+    return row.meta.get("pixel_md5") or clip_key(row)
 
 
 def _opened(
@@ -197,6 +215,15 @@ def _opened(
     rows: list[Row] = []
     cut: list[str] = []
     without: dict[str, list[str]] = defaultdict(list)
+    stills = [row for row in listed if row.is_still]
+    for row in stills:
+        try:
+            rows.append(_digested(row))
+        except MediaError as error:
+            skipped.append(Skipped(row.name, f"unreadable: {error}"))
+    if stills:
+        without["audio"] += [row.name for row in stills]
+    listed = [row for row in listed if not row.is_still]
     paths = list(dict.fromkeys(row.path for row in listed))
     infos: dict[Path, MediaInfo | MediaError] = {}
     with ThreadPoolExecutor(_PROBES) as pool:
@@ -207,15 +234,22 @@ def _opened(
         info = infos[row.path]
         problem = str(info) if isinstance(info, MediaError) else _unusable(row, info)
         if problem or isinstance(info, MediaError):
-            skipped.append(Skipped(row.path.name, f"unreadable: {problem}"))
+            skipped.append(Skipped(row.name, f"unreadable: {problem}"))
             continue
         for modality, stream in (("video", info.video), ("audio", info.audio)):
             if stream is None:
-                without[modality].append(row.path.name)
+                without[modality].append(row.name)
         if said := row.ends_behind(info.duration_s, _ROUNDED_S):
             cut.append(said)
         rows.append(replace(row, end_s=info.duration_s) if said or row.end_s is None else row)
     return rows, {modality: tuple(names) for modality, names in without.items()}, tuple(cut)
+
+
+def _digested(row: Row) -> Row:
+    """A still that can be read, with what its pixels add up to."""
+    pixels = np.ascontiguousarray(read_still(row))
+    digest = hashlib.md5(pixels.tobytes(), usedforsecurity=False).hexdigest()[:10]
+    return replace(row, meta={"pixel_md5": digest, **row.meta})
 
 
 def _probe(path: Path) -> MediaInfo | MediaError:

@@ -18,9 +18,10 @@ from emostream.media.info import BOTH, SHORT_S
 from emostream.model.configuration import EmostreamConfig
 from emostream.model.modeling import EmostreamForCausalLM
 from emostream.model.processor import EmostreamProcessor
-from emostream.people.clips import shown_clip
+from emostream.people.clips import STEP_S, shown_clip
 from emostream.sampling import SAMPLE_RATE_HZ
 from training.data.manifest import Row
+from training.data.stills import still_frames
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,8 @@ def decode_clip(
     """Decode and preprocess a row's clip; of sound that is too long for the model, the newest is kept.
 
     A row that ends more than half a second behind its clip is a problem. So is, for a checkpoint that is shown a face,
-    a clip in which nobody is seen or heard.
+    a clip in which nobody is seen or heard. A still is shown by `stills.still_frames`; a part of a picture is a face
+    that was cut out already.
 
     Args:
         processor: The model's.
@@ -72,6 +74,8 @@ def decode_clip(
         need: Modalities to decode.
         edit: What is done to the clip before anything is cut out of it.
     """
+    if row.is_still:
+        return _decode_still(processor, row, config)
     try:
         clip = load_clip(row.path, config.num_frames, row.start_s, row.end_s, need=need)
     except MediaError as error:
@@ -89,23 +93,51 @@ def decode_clip(
     # Cut here, since `mel` warns of each clip.
     audio = None if sound is None else sound[-limit:]
     if config.frame_crop == "face":
-        shown = shown_clip(
-            frames,
-            clip.frame_times_s.tolist(),
-            audio,
-            size_px=config.vision_config.image_size,
-            margin=config.crop_margin,
-        )
-        frames, audio = shown.frames, shown.audio
-        if frames is None and audio is None:
-            reasons = filter(None, (shown.absent.video, shown.absent.audio))
-            return DecodedClip(row, problem=f"{row.path}: {', '.join(reasons)}")
+        frames, audio, problem = _shown(row, config, frames, clip.frame_times_s.tolist(), audio)
+        if problem:
+            return DecodedClip(row, problem=problem)
     return DecodedClip(
         row,
         None if frames is None else processor.pixels(frames),
         None if audio is None else processor.mel(audio),
         cut_s=0.0 if audio is None or sound is None else (len(sound) - len(audio)) / SAMPLE_RATE_HZ,
     )
+
+
+def _decode_still(
+    processor: EmostreamProcessor, row: Row, config: EmostreamConfig
+) -> DecodedClip:
+    try:
+        frames: NDArray[np.uint8] | None = still_frames(row, config.num_frames)
+    except MediaError as error:
+        return DecodedClip(row, problem=str(error))
+    if config.frame_crop == "face" and row.region is None:
+        times_s = [STEP_S * place for place in range(config.num_frames)]
+        frames, _, problem = _shown(row, config, frames, times_s, None)
+        if problem:
+            return DecodedClip(row, problem=problem)
+    return DecodedClip(row, None if frames is None else processor.pixels(frames))
+
+
+def _shown(
+    row: Row,
+    config: EmostreamConfig,
+    frames: NDArray[np.uint8] | None,
+    times_s: Sequence[float],
+    audio: NDArray[np.float32] | None,
+) -> tuple[NDArray[np.uint8] | None, NDArray[np.float32] | None, str | None]:
+    """What a checkpoint that is shown a face sees and hears of a clip; why it does neither."""
+    shown = shown_clip(
+        frames,
+        times_s,
+        audio,
+        size_px=config.vision_config.image_size,
+        margin=config.crop_margin,
+    )
+    if shown.frames is None and shown.audio is None:
+        reasons = filter(None, (shown.absent.video, shown.absent.audio))
+        return None, None, f"{row.path}: {', '.join(reasons)}"
+    return shown.frames, shown.audio, None
 
 
 def report_cut(cut: int, count: int, processor: EmostreamProcessor) -> None:

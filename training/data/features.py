@@ -43,12 +43,13 @@ _THREADS: Final = 2  # that decode clips
 
 logger = logging.getLogger(__name__)
 
-Key = tuple[str, float, float | None]
+Key = tuple[Any, ...]
 
 
 def clip_key(row: Row) -> Key:
-    """What names a row's clip: absolute path, start and end."""
-    return (os.path.abspath(row.path), float(row.start_s), row.end_s)
+    """What names a row's clip: absolute path, start, end and, of a still, the part of the picture."""
+    key = (os.path.abspath(row.path), float(row.start_s), row.end_s)
+    return key if row.region is None else (*key, row.region)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +186,10 @@ class _Shard:
         return self._bytes >= _SHARD_BYTES or len(self) >= _SHARD_CLIPS
 
     def add(self, row: Row, features: dict[str, NDArray[Any]], cut_s: float) -> None:
-        path, start_s, end_s = clip_key(row)
+        path, start_s, end_s, *region = clip_key(row)
         clip: dict[str, Any] = {"path": path, "start_s": start_s, "end_s": end_s}
+        if region:
+            clip["region"] = region[0]
         clip["stamp"], clip["cut_s"] = _stamp(path), cut_s
         for name in MODALITIES:
             clip[name] = None
@@ -265,7 +268,8 @@ def _whole(index: Path) -> list[dict[str, Any]] | None:
 
 
 def _key(clip: dict[str, Any]) -> Key:
-    return (clip["path"], clip["start_s"], clip["end_s"])
+    key = (clip["path"], clip["start_s"], clip["end_s"])
+    return (*key, tuple(clip["region"])) if "region" in clip else key
 
 
 def _place(shard: Path, clip: dict[str, Any]) -> _Place:

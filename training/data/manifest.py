@@ -7,11 +7,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from emostream.errors import ConfigError
 from emostream.labels import canonical_label
 from training.data.cues import Cues
+
+#: Of files that are stills.
+PICTURE_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +33,8 @@ class Row:
         cues: What can be seen and heard, where it was recorded.
         answer: The corpus's own words for the emotion, where they are more than the label.
         reason: Reasoning text, where the corpus has it.
+        region: Of a still, the part of the picture that is meant: x, y, width, height in pixels; None for all of it.
+        votes: Label -> how many taggers chose it, where a corpus says; what they chose besides is in `meta`.
         meta: Whatever else a corpus records; kept, never interpreted.
         where: File and line that the row was read from, for messages; not part of it.
 
@@ -46,8 +51,20 @@ class Row:
     cues: Cues | None = None
     answer: str | None = None
     reason: str | None = None
+    region: tuple[int, int, int, int] | None = None
+    votes: Mapping[str, float] = field(default_factory=dict)
     meta: Mapping[str, Any] = field(default_factory=dict)
     where: str = field(default="", compare=False)
+
+    @property
+    def name(self) -> str:
+        """What to call it in a message: the file's name, and which part of a picture."""
+        return self.path.name + ("" if self.region is None else "#{},{}".format(*self.region))
+
+    @property
+    def is_still(self) -> bool:
+        """Whether it is a picture that does not move and has no sound."""
+        return self.path.suffix.lower() in PICTURE_SUFFIXES
 
     def ends_behind(self, duration_s: float | None, by_s: float = 0.0) -> str | None:
         """Say that the row ends more than `by_s` behind its clip, if it does.
@@ -62,8 +79,17 @@ class Row:
         return f"{self.where or self.path}: end_s is {self.end_s:g}; {ends}"
 
     def __post_init__(self) -> None:
-        if self.label is None and not self.answer and not self.reason:
-            raise ConfigError("row: wanted a label, an answer in words or a reason; found none")
+        if self.label is None and not self.answer and not self.reason and not self.votes:
+            raise ConfigError(
+                "row: wanted a label, an answer in words or a reason, or votes; found none"
+            )
+        if any(not math.isfinite(count) or count < 0 for count in self.votes.values()):
+            raise ConfigError(f"row: votes are {dict(self.votes)}; wanted numbers from 0 on")
+        if self.region is not None and not (self.is_still and _is_region(self.region)):
+            raise ConfigError(
+                f"row: region is {list(self.region)} of {self.path.name}; wanted x, y, width, height in pixels "
+                "of a picture"
+            )
         for name in ("label", "split", "actor"):
             value = getattr(self, name)
             if value is not None and not value.strip():
@@ -76,6 +102,11 @@ class Row:
             )
 
 
+def _is_region(region: Sequence[Any]) -> bool:
+    whole = len(region) == 4 and all(type(value) is int for value in region)
+    return whole and min(region[:2]) >= 0 and min(region[2:]) > 0
+
+
 _KINDS: dict[str, tuple[type, ...]] = {
     "path": (str,),
     "label": (str, type(None)),
@@ -86,6 +117,8 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "cues": (dict, type(None)),
     "answer": (str, type(None)),
     "reason": (str, type(None)),
+    "region": (list, type(None)),
+    "votes": (dict,),
     "meta": (dict,),
 }
 assert set(_KINDS) == {f.name for f in fields(Row) if f.compare}
@@ -188,6 +221,7 @@ def _row(line: str, folder: Path, labels: Sequence[str] | None, where: str) -> R
             "path": Path(os.path.normpath(folder / value["path"])),
             "label": label,
             "cues": None if cues is None else Cues.from_json(cues),
+            "region": None if value.get("region") is None else tuple(value["region"]),
             "where": where,
         }
     )
@@ -218,6 +252,10 @@ def _record(row: Row, folder: Path) -> dict[str, Any]:
     for key in ("answer", "reason"):
         if (text := getattr(row, key)) is not None:
             record[key] = text
+    if row.region is not None:
+        record["region"] = list(row.region)
+    if row.votes:
+        record["votes"] = dict(row.votes)
     if row.meta:
         record["meta"] = dict(row.meta)
     return record

@@ -39,8 +39,8 @@ from emostream.model.presets import from_preset
 from training.data.features import cache_features
 from training.data.manifest import Row, read_manifest, write_manifest
 from training.evaluation.probe import fused_classifier
+from training.recipe.loop import fast_bfloat16
 from training.recipe.tower_data import is_held_out, render
-from training.recipe.towers import fast_bfloat16
 from training.sft.compose import corpus_texts
 
 logger = logging.getLogger(__name__)

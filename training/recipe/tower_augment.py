@@ -21,7 +21,7 @@ def augment_pictures(frames_BTSS3: Tensor) -> Tensor:
     """
     batch, steps = frames_BTSS3.shape[:2]
     x = frames_BTSS3.permute(0, 1, 4, 2, 3).flatten(0, 1).float() / 127.5 - 1
-    x = _warp(x, batch, steps).unflatten(0, (batch, steps))
+    x = warp(x, steps, degrees=12, scales=(0.85, 1.15), shift=0.05).unflatten(0, (batch, steps))
     gain_B33, bias_B3 = _palette(batch)
     x = torch.einsum("bdc,btchw->btdhw", gain_B33, x) + bias_B3[:, None, :, None, None]
     chosen = torch.rand(batch) < 0.3
@@ -30,7 +30,7 @@ def augment_pictures(frames_BTSS3: Tensor) -> Tensor:
     noise_3SS = torch.randn(3, *x.shape[-2:])
     x += noise_3SS * (torch.rand(batch) * 0.1)[:, None, None, None, None]
     for index in torch.nonzero(torch.rand(batch) < 0.2)[:, 0].tolist():
-        rows, columns = _stretch(x.shape[-2]), _stretch(x.shape[-1])
+        rows, columns = stretch(x.shape[-2], 12, 41), stretch(x.shape[-1], 12, 41)
         x[index, :, :, rows, columns] = torch.rand(1, 3, 1, 1) * 2 - 1
     return x
 
@@ -63,21 +63,40 @@ def _palette(batch: int) -> tuple[Tensor, Tensor]:
     return matrix_B33 * gain_B3[:, :, None], (torch.rand(batch, 3) - 0.5) * 0.5
 
 
-def _stretch(side: int) -> slice:
-    """12 to 40 pixels somewhere along a side."""
-    width = int(torch.randint(12, 41, ()))
+def stretch(side: int, least: int, below: int) -> slice:
+    """Some pixels somewhere along a side, at least `least`, fewer than `below`."""
+    width = int(torch.randint(least, below, ()))
     start = int(torch.randint(side - width, ()))
     return slice(start, start + width)
 
 
-def _warp(x_NCSS: Tensor, batch: int, steps: int) -> Tensor:
-    """Mirror, turn, scale and shift, one draw for each clip."""
-    angle = (torch.rand(batch) - 0.5) * math.radians(24)
-    scale = 0.85 + 0.3 * torch.rand(batch)
+def warp(
+    x_NCSS: Tensor,
+    steps: int = 1,
+    *,
+    degrees: float,
+    scales: tuple[float, float],
+    shift: float,
+    aspect: float = 0.0,
+) -> Tensor:
+    """Mirror, turn, scale and shift, one draw for each clip.
+
+    Args:
+        x_NCSS: Float pictures, `steps` of each clip one behind the other.
+        steps: T.
+        degrees: Farthest turn.
+        scales: How many sides of the picture a side of the result may show.
+        shift: Farthest shift, in sides.
+        aspect: How much wider than high the part that is shown may be, as a share, or higher than wide.
+    """
+    batch = len(x_NCSS) // steps
+    angle = (torch.rand(batch) - 0.5) * math.radians(2 * degrees)
+    scale = scales[0] + (scales[1] - scales[0]) * torch.rand(batch)
     mirror = torch.where(torch.rand(batch) < 0.5, -1.0, 1.0)
+    wide = 1 + (torch.rand(batch) - 0.5) * aspect * 2 if aspect else torch.ones(batch)
     theta = torch.zeros(batch, 2, 3)
-    theta[:, 0, 0], theta[:, 0, 1] = mirror * scale * angle.cos(), -scale * angle.sin()
-    theta[:, 1, 0], theta[:, 1, 1] = mirror * scale * angle.sin(), scale * angle.cos()
-    theta[:, :, 2] = (torch.rand(batch, 2) - 0.5) * 0.2
+    theta[:, 0, 0], theta[:, 0, 1] = mirror * scale * wide * angle.cos(), -scale * angle.sin()
+    theta[:, 1, 0], theta[:, 1, 1] = mirror * scale * wide * angle.sin(), scale * angle.cos()
+    theta[:, :, 2] = (torch.rand(batch, 2) - 0.5) * 4 * shift
     grid = F.affine_grid(theta.repeat_interleave(steps, 0), list(x_NCSS.shape), align_corners=False)
     return F.grid_sample(x_NCSS, grid, padding_mode="reflection", align_corners=False)

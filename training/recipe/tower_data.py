@@ -13,7 +13,6 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import scipy.signal
 import torch
@@ -24,6 +23,7 @@ from emostream.labels import DEFAULT_LABELS
 from emostream.model.processor import EmostreamProcessor
 from emostream.model.towers import AUDIO_POOL
 from emostream.sampling import SAMPLE_RATE_HZ
+from training.data.stills import jpeg
 from training.synth.acting import ACTION_UNITS, PROSODY, REGIONS
 from training.synth.clip import action_units_at, film, speak
 from training.synth.script import Script, write_script
@@ -62,7 +62,7 @@ def example(script: Script, processor: EmostreamProcessor) -> Arrays:
     frames = film(script, speech, times_s)
     if rng.random() < 0.7:
         quality = int(rng.integers(30, 91))
-        frames = np.stack([_jpeg(frame, quality) for frame in frames])
+        frames = np.stack([jpeg(frame, quality) for frame in frames])
     start_s = float(rng.uniform(0.0, script.duration_s - WINDOW_S))
     begin = int(start_s * SAMPLE_RATE_HZ)
     pcm = speak(script, speech)[begin : begin + int(WINDOW_S * SAMPLE_RATE_HZ)]
@@ -85,12 +85,6 @@ def example(script: Script, processor: EmostreamProcessor) -> Arrays:
 
 def _label(emotion: str, evident: bool) -> NDArray[np.int64]:
     return np.asarray(DEFAULT_LABELS.index(emotion) if evident else NO_LABEL)
-
-
-def _jpeg(frame: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
-    # Channel order does not matter to a round trip, save that luma weights the wrong end a little.
-    _, data = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
 
 
 def _room(pcm: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:

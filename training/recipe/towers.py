@@ -10,10 +10,7 @@ R tracks, E emotions.
 """
 
 import argparse
-import json
 import logging
-import math
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -22,15 +19,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 from transformers import PreTrainedModel
 
 from emostream import load_model, save_model
-from emostream.errors import EmostreamError
 from emostream.labels import DEFAULT_LABELS
 from emostream.model.modeling import EmostreamForCausalLM, EmostreamModel
-from emostream.model.towers import ConvStem
 from training.evaluation.probe import uar
+from training.recipe.loop import add_norms, fold_norms, run_steps
 from training.recipe.tower_augment import augment_mel, augment_pictures
 from training.recipe.tower_data import FRAMES, NO_LABEL, TRACKS, Arrays, batches, read_shards
 from training.synth.acting import ACTION_UNITS, PROSODY
@@ -182,41 +177,15 @@ def _emotion_loss(logits: Tensor, wanted: Tensor) -> Tensor:
     return F.cross_entropy(logits, wanted, ignore_index=NO_LABEL, label_smoothing=0.05)
 
 
-class _NormedStem(ConvStem):
-    """A stem with batch norm behind each convolution, for as long as it is trained."""
-
-    def __init__(self, stem: ConvStem):
-        layers: list[nn.Module] = []
-        for layer in stem:
-            layers.append(layer)
-            if isinstance(layer, nn.Conv2d):
-                layers.append(nn.BatchNorm2d(layer.out_channels))
-        nn.Sequential.__init__(self, *layers)
-
-    def fold(self, stem: ConvStem) -> None:
-        """Write convolutions that do the same without norms into `stem`."""
-        convs = [layer for layer in self if isinstance(layer, nn.Conv2d)]
-        norms = [layer for layer in self if isinstance(layer, nn.BatchNorm2d)]
-        targets = [layer for layer in stem if isinstance(layer, nn.Conv2d)]
-        for conv, norm, target in zip(convs, norms, targets, strict=True):
-            target.load_state_dict(fuse_conv_bn_eval(conv.eval(), norm.eval()).state_dict())
-
-
 @torch.no_grad()
-def _prepare_vision(model: EmostreamModel) -> tuple[ConvStem, _NormedStem]:
+def _prepare_vision(model: EmostreamModel) -> None:
     """Start a small SigLIP where it learns: strong positions, near-silent residual branches, normed stem."""
     siglip: Any = model.vision_tower.vision_tower["vision_model"]
     nn.init.normal_(siglip.embeddings.position_embedding.weight, std=0.5)
     for layer in siglip.encoder.layers:
         nn.init.normal_(layer.self_attn.out_proj.weight, std=0.004)
         nn.init.normal_(layer.mlp.fc2.weight, std=0.004)
-    stem = siglip.embeddings.patch_embedding
-    for conv in stem:
-        if isinstance(conv, nn.Conv2d):
-            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
-    normed = _NormedStem(stem)
-    siglip.embeddings.patch_embedding = normed
-    return stem, normed
+    add_norms(siglip.embeddings.patch_embedding)
 
 
 def train(
@@ -238,64 +207,33 @@ def train(
     """
     torch.manual_seed(seed)
     probe = VideoProbe(model.model) if modality == "video" else AudioProbe(model.model)
-    stems = _prepare_vision(model.model) if modality == "video" else None
+    if modality == "video":
+        _prepare_vision(model.model)
     for module in model.modules():  # on a CPU, fused attention is the slower one at these sizes
         if isinstance(module, PreTrainedModel):
             module.config._attn_implementation = "eager"
     for parameter in probe.parameters():
         parameter.requires_grad_(True)
-    optimizer = torch.optim.AdamW(_groups(probe), lr=learning_rate, betas=(0.9, 0.98))
-    warm = min(100, steps // 10 + 1)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda step: min(1.0, (step + 1) / warm) * 0.5 * (1 + math.cos(math.pi * step / steps)),
-    )
     shards = read_shards(data / "train")
     held_out = read_shards(data / "validation")
     feed = batches(shards, batch_size, np.random.default_rng(seed))
-    begun, scores = time.monotonic(), {}
-    for step in range(1, steps + 1):
-        probe.train()
-        with torch.autocast("cpu", torch.bfloat16, enabled=fast_bfloat16()):
-            terms = probe.loss(next(feed))
-        loss = torch.stack(list(terms.values())).sum()
-        if not torch.isfinite(loss):
-            raise EmostreamError(
-                f"{modality} tower: the loss is {loss.item()} at step {step}. Lower --learning-rate."
-            )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(probe.parameters(), 5.0)
-        optimizer.step()
-        schedule.step()
-        if step % 50 == 0 or step == steps:
-            row = {"step": step, "seconds": round(time.monotonic() - begun, 1)}
-            row |= {name: round(float(term.detach()), 4) for name, term in terms.items()}
-            if step % 250 == 0 or step == steps:
-                scores = validate(probe, held_out, batch_size)
-                row |= scores
-            left_s = (time.monotonic() - begun) / step * (steps - step)
-            say(f"{modality} {json.dumps(row)}  left {left_s / 60:.1f} min")
-            with log.open("a") as file:
-                file.write(json.dumps(row) + "\n")
-    if stems is not None:
-        stem, normed = stems
-        normed.fold(stem)
-        siglip: Any = model.model.vision_tower.vision_tower["vision_model"]
-        siglip.embeddings.patch_embedding = stem
+    scores = run_steps(
+        probe,
+        lambda: probe.loss(next(feed)),
+        lambda: validate(probe, held_out, batch_size),
+        name=modality,
+        steps=steps,
+        learning_rate=learning_rate,
+        log=log,
+        say=say,
+    )
+    if modality == "video":
+        fold_norms(model.model.vision_tower)
     return scores
-
-
-def _groups(probe: nn.Module) -> list[dict[str, object]]:
-    """Matrices decay; norms, biases and positions do not."""
-    decayed = [p for p in probe.parameters() if p.ndim > 1]
-    others = [p for p in probe.parameters() if p.ndim <= 1]
-    return [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
 
 
 def validate(probe: VideoProbe | AudioProbe, shards: list[Arrays], size: int) -> dict[str, float]:
     """UAR (%) of the clip's acted emotion in this modality, and correlation of the regression."""
-    probe.eval()
     gathered: dict[str, list[tuple[Tensor, Tensor]]] = {}
     for batch in _in_order(shards, size):
         for name, pair in probe.scores(batch).items():
@@ -318,11 +256,6 @@ def _in_order(shards: list[Arrays], size: int) -> Iterator[Batch]:
                 name: torch.from_numpy(np.array(array[begin : begin + size]))
                 for name, array in shard.items()
             }
-
-
-def fast_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 matrices in hardware; elsewhere it is slower than float32."""
-    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 
 def main() -> None:

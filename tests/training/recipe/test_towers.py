@@ -8,6 +8,7 @@ from emostream.errors import ConfigError, EmostreamError
 from emostream.labels import DEFAULT_LABELS
 from emostream.model.presets import from_preset
 from emostream.model.towers import ConvStem
+from training.recipe.loop import add_norms, fold_norms
 from training.recipe.tower_augment import augment_mel, augment_pictures
 from training.recipe.tower_data import (
     FRAMES,
@@ -20,7 +21,7 @@ from training.recipe.tower_data import (
     read_shards,
     write_shard,
 )
-from training.recipe.towers import _NormedStem, train
+from training.recipe.towers import train
 from training.synth.acting import ACTION_UNITS, PROSODY
 from training.synth.clip import action_units_at
 from training.synth.script import write_script
@@ -133,18 +134,22 @@ class TestAugmentation:
 
 
 class TestStem:
-    def test_folding_changes_nothing(self):
+    @pytest.mark.parametrize("blocks", [(), (0, 1, 2)])
+    def test_folding_changes_nothing(self, blocks):
         torch.manual_seed(0)
-        stem = ConvStem((8, 16, 24))
-        normed = _NormedStem(stem)
+        stem = ConvStem((8, 16, 24), blocks)
+        names = set(stem.state_dict())
+        add_norms(stem)
         pixels = torch.rand(16, 3, 32, 32) * 2 - 1
         for _ in range(5):
-            normed(pixels)
-        normed.eval()
-        folded = ConvStem((8, 16, 24))
-        normed.fold(folded)
-        torch.testing.assert_close(folded(pixels), normed(pixels), atol=1e-5, rtol=1e-4)
-        assert not any(isinstance(layer, nn.BatchNorm2d) for layer in folded)
+            stem(pixels)
+        stem.eval()
+        normed = stem(pixels)
+        assert any(isinstance(layer, nn.BatchNorm2d) for layer in stem.modules())
+        fold_norms(stem)
+        torch.testing.assert_close(stem(pixels), normed, atol=1e-5, rtol=1e-4)
+        assert not any(isinstance(layer, nn.BatchNorm2d) for layer in stem.modules())
+        assert set(stem.state_dict()) == names
 
     def test_light_and_contrast_hardly_matter(self):
         torch.manual_seed(0)
