@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-versions lint format docs pictures tiny clean
+.PHONY: demo test test-versions lint format docs pictures tiny small clean
 
 demo: $(VENV)/.installed
 	$(BIN)/emostream demo
@@ -55,6 +55,10 @@ pictures: $(VENV)/.installed-dev
 SEEDS ?= 0
 tiny: $(VENV)/.installed-dev
 	$(BIN)/python -m training.recipe.tiny --out runs/tiny --seeds $(SEEDS)
+
+# The model that knows people, from a folder of corpora of them (docs/corpora.md); an interrupted run is continued.
+small: $(VENV)/.installed-dev
+	$(BIN)/python -m training.recipe.small --corpora "$(CORPORA)" --out runs/small
 
 clean:
 	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest

@@ -28,6 +28,7 @@ from trl import GRPOConfig
 from emostream.model.modeling import EmostreamForCausalLM
 from emostream.model.presets import (
     BASE_TEXT,
+    OWN_SIZES,
     PRESETS,
     build_tokenizers,
     preset_config,
@@ -101,7 +102,7 @@ def some_reward(*, completion_ids: list[list[int]], **_: Any) -> list[float | No
 def random_model(name: str, dtype: torch.dtype) -> tuple[EmostreamForCausalLM, EmostreamProcessor]:
     """A preset with towers of two layers, in `dtype` from the start: at 7B twice the memory is not there."""
     tokenizer, gate_tokenizer = build_tokenizers(BASE_TEXT)
-    config = preset_config(name, **({"vocab_size": len(tokenizer)} if name == "tiny" else {}))
+    config = preset_config(name, **({"vocab_size": len(tokenizer)} if name in OWN_SIZES else {}))
     config.vision_config.num_hidden_layers = config.audio_config.encoder_layers = 2
     config.eos_token_id, config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
     torch.manual_seed(0)
@@ -212,7 +213,7 @@ def main() -> None:
         "--out", type=Path, help="result file, if not results/grpo_PRESET_DEVICE.json"
     )
     options = parser.parse_args()
-    options.dtype = options.dtype or ("fp32" if options.preset == "tiny" else "bf16")
+    options.dtype = options.dtype or ("fp32" if options.preset in OWN_SIZES else "bf16")
     if options.threads:
         torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:

@@ -47,7 +47,7 @@ def _ravdess(folder: Path) -> None:
 
 
 def _lists(folder: Path) -> None:
-    """DFEW, MAFW, CREMA-D, EMER and conversations: two clips each, in their published layouts."""
+    """DFEW, MAFW, CREMA-D, EMER, conversations and FER2013: two clips or so, in their published layouts."""
     lists = folder / "DFEW" / "EmoLabel_DataSplit"
     single = folder / "MAFW" / "Train & Test Set" / "single" / "no_caption" / "set_1"
     single.mkdir(parents=True)
@@ -63,6 +63,14 @@ def _lists(folder: Path) -> None:
     _clip(folder / "EMER" / "video" / "samplenew3_1.mp4")
     (folder / "EMER" / "emer.csv").write_text(
         "names,emotions,subtitles,reasons\nsamplenew3_1,\"['sad']\",,He sighs.\n", encoding="utf-8"
+    )
+    (folder / "FER2013").mkdir()
+    faces = "".join(
+        f"{number},{' '.join([str(number)] * 48**2)},{part}\n"
+        for number, part in enumerate(("Training", "PublicTest", "PrivateTest"))
+    )
+    (folder / "FER2013" / "fer2013.csv").write_text(
+        "emotion,pixels,Usage\n" + faces, encoding="utf-8"
     )
     conversation = {
         "video": "MAFW/clips/00001.mp4",

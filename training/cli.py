@@ -99,8 +99,8 @@ def _add_index(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "kind",
         metavar="KIND",
-        help="dfew, mafw, ravdess, crema-d, emer, mer2025, conversations, or folder (with a CSV, or a folder for "
-        "each label)",
+        help="dfew, mafw, ravdess, crema-d, emer, mer2025, conversations, ferplus, webfaces, or folder (with a CSV, "
+        "or a folder for each label)",
     )
     parser.add_argument("dir", type=Path, metavar="DIR", help="where the corpus is unpacked")
     parser.add_argument("--out", type=Path, required=True, metavar="M.jsonl")

@@ -95,9 +95,9 @@ def _rename_siglip(key: str) -> str | None:
 
 
 def _rename_whisper(key: str) -> str | None:
-    """Encoder tensors of any Whisper class, and the classification head that the published checkpoints carry."""
+    """Encoder tensors of any Whisper class, the classification head that published checkpoints carry, a baseline."""
     key = key.removeprefix("model.")
-    if key.startswith(("encoder.", "projector.", "classifier.")):
+    if key.startswith(("encoder.", "projector.", "classifier.", "baseline.")):
         return "model.audio_tower.audio_tower." + key
     return None
 

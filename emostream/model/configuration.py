@@ -81,7 +81,8 @@ class EmostreamConfig(Qwen2Config):
         crop_margin: Side of that face's square, in sides of its box (not a published key).
         vision_config, audio_config, gate_config: Configurations of SigLIP, Whisper and BERT. Where SigLIP's has
             `stem_widths` (not a published key), its patch embedding is a `towers.ConvStem` of these widths, with
-            `stem_blocks` residual blocks behind each of its convolutions.
+            `stem_blocks` residual blocks behind each of its convolutions. Where Whisper's has `standardised`, see
+            `towers.AudioTower`.
         published: The config.json as it was read, so that saving writes back keys that this class does not know.
     """
 

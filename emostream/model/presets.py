@@ -92,6 +92,7 @@ _SMALL: dict[str, Any] = {
         "stem_widths": [32, 64, 128],
         "stem_blocks": [0, 1, 2, 1],
     },
+    "audio_config": {**_TINY["audio_config"], "encoder_layers": 4, "standardised": True},
 }
 
 _HALF_B: dict[str, Any] = {
@@ -121,9 +122,9 @@ _SEVEN_B: dict[str, Any] = {
 
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": _TINY,
-    "small": _SMALL,
     "0.5b": _HALF_B,
     "7b": _SEVEN_B,
+    "small": _SMALL,
 }
 
 #: Those that this repository trains, with vocabularies of their own.

@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import SiglipVisionConfig, SiglipVisionModel, WhisperConfig
@@ -99,23 +100,76 @@ class VisionTower(nn.Module):
         return hidden_NLD
 
 
+class Standardiser(nn.Module):
+    """Features in standard deviations from their mean over people's speech, or over one person's.
+
+    Args:
+        width: D.
+
+    Attributes:
+        mean: (D,) over the speech that the tower was trained on.
+        std: (D,) its standard deviation.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("std", torch.ones(width))
+
+    def forward(
+        self, x_BSD: Tensor, mean: Tensor | None = None, std: Tensor | None = None
+    ) -> Tensor:
+        """Standardise features.
+
+        Args:
+            x_BSD: (B, S, D).
+            mean: (B, 1, D) or (D,), a person's; the population's if None.
+            std: Likewise.
+        """
+        mean = self.mean if mean is None else mean
+        std = self.std if std is None else std
+        return (x_BSD - mean) / std
+
+
 class AudioTower(nn.Module):
     """Whisper's encoder on any even number of mel frames up to its trained context.
 
     Departs from transformers' `WhisperEncoder.forward` in one point: a shorter context takes the leading positions
-    instead of being refused.
+    instead of being refused. Where config.json gives `standardised`, it departs in two more: the level of the window
+    is taken out, so that no microphone's gain is heard, and what the encoder gives is standardised, over all people or
+    over one person's speech so far.
     """
 
     def __init__(self, config: WhisperConfig):
         super().__init__()
         self.audio_tower = nn.ModuleDict({"encoder": WhisperEncoder(config)})
+        if getattr(config, "standardised", False):
+            self.audio_tower["baseline"] = Standardiser(config.d_model)
 
-    def forward(self, mel_BFM: Tensor) -> Tensor:
+    def forward(
+        self, mel_BFM: Tensor, mean: Tensor | None = None, std: Tensor | None = None
+    ) -> Tensor:
         """(B, F, M) log-mel -> (B, S, D).
+
+        Args:
+            mel_BFM: Log-mel of the processor.
+            mean: (B, 1, D) or (D,), the mean of `encode` over a person's speech; everybody's if None. Only for a tower
+                that is `standardised`.
+            std: Likewise, its standard deviation.
 
         Raises:
             InputError: M is odd, or longer than twice the encoder's positions.
         """
+        hidden_BSD = self.encode(mel_BFM)
+        if "baseline" in self.audio_tower:
+            hidden_BSD = self.audio_tower["baseline"](hidden_BSD, mean, std)
+        return hidden_BSD
+
+    def encode(self, mel_BFM: Tensor) -> Tensor:
+        """As `forward`, before anything is standardised: what a person's statistics are taken of."""
         encoder: Any = self.audio_tower["encoder"]
         frames, limit = mel_BFM.shape[-1], 2 * encoder.max_source_positions
         if frames % 2 or frames > limit:
@@ -124,6 +178,8 @@ class AudioTower(nn.Module):
                 f"Shorten audio_context_s to at most {limit / 100:g} s."
             )
         mel_BFM = mel_BFM.to(encoder.conv1.weight.dtype)
+        if "baseline" in self.audio_tower:
+            mel_BFM = mel_BFM - mel_BFM.amax((1, 2), keepdim=True) + 1
         hidden_BDS = F.gelu(encoder.conv2(F.gelu(encoder.conv1(mel_BFM))))
         hidden_BSD = hidden_BDS.transpose(1, 2) + encoder.embed_positions.weight[: frames // 2]
         for layer in encoder.layers:

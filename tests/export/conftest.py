@@ -21,20 +21,21 @@ PICTURES = RNG.integers(0, 256, (16, 48, 64, 3), dtype=np.uint8)
 PCM = RNG.uniform(-0.5, 0.5, 16 * 8000).astype(np.float32)
 
 
-def small_model(seed):
-    """The tiny preset with one layer a tower: exporting takes time by the node."""
+def small_model(seed, name="tiny"):
+    """A preset with one layer a tower at most: exporting takes time by the node."""
     tokenizer, gate_tokenizer = build_tokenizers(BASE_TEXT)
-    tiny = PRESETS["tiny"]
+    preset = PRESETS[name]
+    layers = min(1, preset["vision_config"]["num_hidden_layers"])
     config = preset_config(
-        "tiny",
+        name,
         vocab_size=len(tokenizer),
         bos_token_id=tokenizer.convert_tokens_to_ids("<|endoftext|>"),
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         num_hidden_layers=1,
-        vision_config=tiny["vision_config"] | {"num_hidden_layers": 1},
-        audio_config=tiny["audio_config"] | {"encoder_layers": 1},
-        gate_config=tiny["gate_config"] | {"vocab_size": len(gate_tokenizer)},
+        vision_config=preset["vision_config"] | {"num_hidden_layers": layers},
+        audio_config=preset["audio_config"] | {"encoder_layers": 1},
+        gate_config=preset["gate_config"] | {"vocab_size": len(gate_tokenizer)},
     )
     torch.manual_seed(seed)
     model = EmostreamForCausalLM(config)

@@ -24,7 +24,7 @@ from export.onnx.graphs import GRAPHS
 from export.runtime import OnnxEncoders, load_encoders
 from stream.serve import model as serve_model
 from stream.serve.model import ModelConfig, load_recognizer
-from tests.export.conftest import small_model
+from tests.export.conftest import built, small_model
 
 # One process makes the graphs that all these tests share.
 pytestmark = pytest.mark.xdist_group("export")
@@ -68,6 +68,15 @@ def test_the_streaming_path_gives_the_same_labels_on_it(engines, checkpoint, win
             assert a.scores == pytest.approx(b.scores, abs=1e-4)
             assert a.label == b.label
     assert compiled.encoder.frames_encoded == plain.encoder.frames_encoded
+
+
+def test_a_tower_of_convolutions_and_a_standardised_one_export_like_others(tmp_path):
+    folder = save_model(*small_model(2, "small"), tmp_path / "small")
+    manifest = Manifest.read(built(folder, tmp_path / "engines"))
+    assert manifest.graphs["vision"]["shapes"]["pixels"][1:] == [3, 64, 64]
+    rows = json.loads((tmp_path / "engines" / "verify.json").read_text())["rows"]
+    assert {row["graph"] for row in rows} == {"vision", "join", "audio"}
+    assert all(row["relative_l2"] < 1e-4 for row in rows)
 
 
 def test_in_int8_no_source_changes_another(int8_engines, checkpoint, window):

@@ -104,9 +104,7 @@ def decode_clip(
     )
 
 
-def _decode_still(
-    processor: EmostreamProcessor, row: Row, config: EmostreamConfig
-) -> DecodedClip:
+def _decode_still(processor: EmostreamProcessor, row: Row, config: EmostreamConfig) -> DecodedClip:
     try:
         frames: NDArray[np.uint8] | None = still_frames(row, config.num_frames)
     except MediaError as error:

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from emostream.model.towers import ResidualBlock
 
 def run_steps(
     probe: nn.Module,
-    losses: Callable[[], dict[str, Tensor]],
+    losses: Callable[[int], dict[str, Tensor]],
     validate: Callable[[], dict[str, float]],
     *,
     name: str,
@@ -31,7 +32,8 @@ def run_steps(
 
     Args:
         probe: What is trained; all its parameters.
-        losses: A batch's terms, whose sum is the loss. All its draws come from torch's own generator.
+        losses: A batch's terms, by the step's number from 1; their sum is the loss. All its draws come from torch's
+            own generator.
         validate: Scores for the log.
         name: For messages.
         steps: In all.
@@ -63,7 +65,7 @@ def run_steps(
     for step in range(done + 1, steps + 1):
         probe.train()
         with torch.autocast("cpu", torch.bfloat16, enabled=fast_bfloat16()):
-            terms = losses()
+            terms = losses(step)
         loss = torch.stack(list(terms.values())).sum()
         if not torch.isfinite(loss):
             raise EmostreamError(
@@ -156,5 +158,6 @@ def fold_norms(network: nn.Module) -> None:
     for parent in list(network.modules()):
         for name, layer in list(parent.named_children()):
             if isinstance(layer, NormedConv):
-                conv, norm = layer[0], layer[1]
-                setattr(parent, name, fuse_conv_bn_eval(conv.eval(), norm.eval()))
+                conv: Any = layer[0].eval()
+                norm: Any = layer[1].eval()
+                setattr(parent, name, fuse_conv_bn_eval(conv, norm))

@@ -209,12 +209,12 @@ def train_faces(
     torch.manual_seed(seed)
     siglip: Any = model.vision_tower.vision_tower["vision_model"]
     add_norms(siglip.embeddings.patch_embedding)
-    probe = FaceProbe(model).to(memory_format=torch.channels_last)
+    probe: FaceProbe = FaceProbe(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     probe.requires_grad_(True)
     kinds = train.targets.argmax(-1)
     weight_N = torch.bincount(kinds, minlength=len(DEFAULT_LABELS))[kinds].float().rsqrt()
 
-    def losses() -> dict[str, Tensor]:
+    def losses(step: int) -> dict[str, Tensor]:
         return probe.loss(train, torch.multinomial(weight_N, batch_size, replacement=True))
 
     run_steps(

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from emostream import load_model
 from emostream.errors import ConfigError, EmostreamError
 from emostream.labels import DEFAULT_LABELS
 from emostream.model.presets import from_preset
@@ -24,14 +25,20 @@ from training.corpora.candidates import Options
 from training.corpora.index import index
 from training.data.manifest import Row, read_manifest
 from training.recipe.people_faces import judge, read_faces, train_faces
+from training.recipe.people_voices import begin_voices, judge_voices, train_voices
 from training.recipe.tower_files import write_tower
+from training.recipe.voice_data import read_voices
 
 logger = logging.getLogger(__name__)
 
 #: Steps, batch and highest learning rate of each tower.
-FACES = (3600, 128, 2e-3)
+FACES = (2600, 128, 2e-3)
+#: Steps and highest learning rate.
+VOICES = (2000, 5e-4)
 
-TOWERS = ("vision",)
+#: Speech of a person before the utterance that is judged.
+HEARD_S = (0.0, 5.0, 30.0, 120.0)
+TOWERS = ("vision", "audio")
 
 #: Manifest -> kind of corpus and where it lies below the corpora's folder.
 CORPORA = {
@@ -66,7 +73,7 @@ class Recipe:
         """Everything that is not there yet."""
         self.index()
         for name in towers:
-            {"vision": self.vision}[name]()
+            {"vision": self.vision, "audio": self.audio}[name]()
 
     def index(self) -> None:
         """Manifests of all corpora; duplicates are dropped."""
@@ -108,6 +115,48 @@ class Recipe:
                 },
             )
             write_tower(model, processor, "vision", folder)
+
+    def audio(self) -> None:
+        """The audio tower, on voices, from where rendered voices have brought the tiny model's."""
+        steps, rate = VOICES
+        with self._stage("audio") as folder:
+            if folder is None:
+                return
+            model, processor = from_preset("small")
+            begin_voices(model, load_model("tiny")[0])
+            voices = read_voices(
+                self.rows("voices"),
+                processor.feature_extractor,
+                self.out / "features",
+                logger.info,
+            )
+            parts = {
+                split: [i for i, row in enumerate(voices.rows) if row.split in names]
+                for split, names in (
+                    ("train", ("train",)),
+                    ("validation", ("val", "validation")),
+                    ("test", ("test",)),
+                )
+            }
+            probe = train_voices(
+                model,
+                voices,
+                parts["train"],
+                parts["validation"],
+                steps=max(1, round(steps * self.part)),
+                learning_rate=rate,
+                seed=0,
+                folder=self.out / "runs",
+                say=logger.info,
+            )
+            self._note(
+                "audio",
+                {
+                    split: judge_voices(probe, voices, parts[split], HEARD_S)
+                    for split in ("validation", "test")
+                },
+            )
+            write_tower(model, processor, "audio", folder)
 
     def manifest(self, name: str) -> Path:
         """Manifest of one of `CORPORA`."""

@@ -219,7 +219,7 @@ def train(
     feed = batches(shards, batch_size, np.random.default_rng(seed))
     scores = run_steps(
         probe,
-        lambda: probe.loss(next(feed)),
+        lambda step: probe.loss(next(feed)),
         lambda: validate(probe, held_out, batch_size),
         name=modality,
         steps=steps,

@@ -19,6 +19,39 @@ def test_tiny_is_what_it_promises():
     assert not model.training
 
 
+def test_small_is_what_it_promises():
+    model, processor = from_preset("small")
+    assert sum(p.numel() for p in model.parameters()) * 2 <= 24e6, "24 MB in fp16"
+    assert processor.pixels(np.zeros((1, 9, 9, 3), np.uint8)).shape == (1, 3, 64, 64)
+    assert model.model.vision(torch.zeros(2, 3, 64, 64)).shape == (2, 16, 256)
+    assert (model.config.frame_crop, model.config.crop_margin) == ("face", 1.1)
+    convolutions = sum(
+        p.numel() for n, p in model.model.vision_tower.named_parameters() if "patch_embedding" in n
+    )
+    assert convolutions > 0.9 * sum(p.numel() for p in model.model.vision_tower.parameters())
+
+
+def test_a_standardised_tower_hears_no_gain_and_knows_a_person():
+    tower = from_preset("small")[0].model.audio_tower
+    mel = torch.rand(2, 128, 100)
+    with torch.inference_mode():
+        plain = tower(mel)
+        torch.testing.assert_close(tower(mel + 0.4), plain, atol=1e-4, rtol=1e-3)
+        raw = tower.encode(mel)
+        mean, std = raw.mean(1, keepdim=True), raw.std(1, keepdim=True)
+        own = tower(mel, mean, std)
+        torch.testing.assert_close(own.mean(1), torch.zeros(2, 144), atol=1e-4, rtol=0)
+        tower.audio_tower["baseline"].mean.copy_(mean[0, 0])
+        tower.audio_tower["baseline"].std.copy_(std[0, 0])
+        torch.testing.assert_close(tower(mel)[0], own[0])
+
+
+def test_stem_blocks_that_fit_no_stem_are_named():
+    tower = {**preset_config("small").vision_config.to_dict(), "stem_blocks": [1, 1]}
+    with pytest.raises(ConfigError, match=r"stem_blocks of small-siglip names 2 convolutions"):
+        preset_config("small", vision_config=tower)
+
+
 @pytest.mark.parametrize(
     ("name", "millions", "visual_tokens", "patches"),
     [
@@ -49,10 +82,11 @@ def test_weights_follow_the_seed_and_leave_the_random_state_alone():
     assert not torch.equal(weights[0], weights[2])
 
 
-def test_tiny_survives_saving(tmp_path):
-    model, processor = from_preset("tiny")
-    save_model(model, processor, tmp_path / "tiny")
-    again, processor_again = load_model(tmp_path / "tiny")
+@pytest.mark.parametrize("name", ["tiny", "small"])
+def test_our_sizes_survive_saving(tmp_path, name):
+    model, processor = from_preset(name)
+    save_model(model, processor, tmp_path / name)
+    again, processor_again = load_model(tmp_path / name)
     rng = np.random.default_rng(0)
     media = {
         "frames": rng.integers(0, 256, (8, 32, 32, 3), dtype=np.uint8),

@@ -1,0 +1,245 @@
+"""Towers trained on people: what they are shown, that they learn, go on and end where they would have."""
+
+import csv
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from emostream import load_model
+from emostream.errors import CheckpointError
+from emostream.labels import DEFAULT_LABELS
+from emostream.model.presets import from_preset
+from tests.training.clips import write_clip
+from training.data.manifest import Row
+from training.recipe import small
+from training.recipe.loop import run_steps
+from training.recipe.people_faces import augment_faces, soft_target
+from training.recipe.people_voices import augment_talk, begin_voices, heard, moments, speech_steps
+from training.recipe.tower_files import read_tower, write_tower
+from training.recipe.voice_data import LEVEL, Talks, Voices, log_mel, trimmed, whisper_scale
+
+VOTED = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
+
+
+def face(tmp_path, **changes):
+    return Row(**{"path": tmp_path / "a.png", "label": "happy", "split": "train", **changes})
+
+
+class TestFaces:
+    def test_what_a_face_shows_by_its_votes(self, tmp_path):
+        def target(**changes):
+            found = soft_target(face(tmp_path, **changes))
+            return (
+                found if found is None else dict(zip(DEFAULT_LABELS, found.round(3), strict=True))
+            )
+
+        votes = {"happy": 6, "neutral": 3, "fear": 1}
+        # One vote alone counts only where FER2013 says the same.
+        assert target(votes=votes)["happy"] == pytest.approx(6 / 9, abs=1e-3)
+        assert target(votes=votes)["fear"] == 0
+        with_own = target(votes=votes, meta={"fer2013": "fear"})
+        assert with_own["fear"] == pytest.approx(0.2 / 1.1, abs=1e-3)
+        assert target(votes={"contemptuous": 9, "sad": 1}) is None
+        assert target()["happy"] == pytest.approx(0.8 + 0.2 / 7, abs=1e-3)
+        assert target(label="calm") is None
+
+    def test_changes_leave_a_face_a_face(self):
+        torch.manual_seed(0)
+        rows = torch.arange(64, dtype=torch.uint8) * 3
+        faces = rows[:, None].expand(64, 64).repeat(32, 1, 1)
+        out = augment_faces(faces)
+        assert out.shape == (32, 3, 64, 64)
+        assert (out[0] - out[1]).abs().max() > 0.1
+        # Turned by 15 degrees at most, what was bright below stays so.
+        assert (
+            out[..., 48:60, 20:44].mean((1, 2, 3)) > out[..., 4:16, 20:44].mean((1, 2, 3))
+        ).all()
+
+
+class TestVoices:
+    @pytest.fixture
+    def voices(self, tmp_path):
+        """Two speakers of two corpora; each utterance has a mel value of its own."""
+        rows, mels = [], []
+        for number, (corpus, speaker, label) in enumerate(
+            [("a", "1", "happy"), ("a", "1", "sad"), ("b", "2", "sad"), ("b", "2", "sad")]
+        ):
+            meta = {"corpus": corpus}
+            rows.append(face(tmp_path, actor=speaker, label=label, meta=meta))
+            mels.append(np.full((50, 128), number, np.float16))
+        return Voices(
+            rows=rows,
+            begins=np.arange(5) * 50,
+            mel=np.concatenate(mels),
+            pitch=np.ones((200, 2), np.float16),
+        )
+
+    def test_log_mel_is_that_of_the_processor(self):
+        _, processor = from_preset("small")
+        pcm = np.random.default_rng(0).normal(0, 0.1, 64000).astype(np.float32)
+        ours = whisper_scale(log_mel(pcm, processor.feature_extractor))
+        torch.testing.assert_close(ours, processor.mel(pcm), atol=1e-4, rtol=0)
+
+    def test_speech_is_trimmed_and_has_one_level(self):
+        speech = np.random.default_rng(0).normal(0, 0.01, 16000).astype(np.float32)
+        silence = np.zeros(16000, np.float32)
+        for gain in (1, 20):
+            found = trimmed(np.concatenate([silence, gain * speech, silence]))
+            assert abs(len(found) - 16000) <= 2 * 9 * 160
+            spoken = found[np.abs(found) > 0]
+            assert np.sqrt((spoken**2).mean()) == pytest.approx(LEVEL, rel=0.02)
+        assert not len(trimmed(silence))
+
+    def test_a_window_is_talk_of_one_person_in_one_emotion(self, voices):
+        talks = Talks(voices, range(4), seed=0)
+        batch = talks.draw(6, 2, 130)
+        assert batch["mel"].shape == (12, 130, 128)
+        for mel, label, known, speaker in zip(
+            batch["mel"], batch["label"], batch["known"], batch["speaker"], strict=True
+        ):
+            corpus, _ = talks.speakers[speaker]
+            spoken = set(mel[mel[:, 0] == mel[:, 1]][:, 0].tolist())  # pauses are noise
+            wanted = {("a", "happy"): {0}, ("a", "sad"): {1}, ("b", "sad"): {2, 3}}
+            name = DEFAULT_LABELS[label]
+            assert spoken <= wanted[corpus, name]
+            labels = {DEFAULT_LABELS[k] for k in torch.nonzero(known)[:, 0]}
+            assert labels == ({"happy", "sad"} if corpus == "a" else {"sad"})
+        assert torch.equal(batch["speaker"][::2], batch["speaker"][1::2])
+
+    def test_changes_keep_the_pitch_where_the_voice_is(self):
+        torch.manual_seed(0)
+        mel = torch.full((40, 128, 290), -6.0)
+        mel[:, 40] = 0.0  # one partial below 1 kHz
+        out, pitch = augment_talk(mel, torch.ones(40, 290, 2))
+        assert out.shape == (40, 128, 256)
+        assert pitch.shape == (40, 256, 2)
+        for changed, octaves in zip(out, pitch[:, 0, 0] - 1, strict=True):
+            assert int(changed[:70].mean(1).argmax()) == pytest.approx(40 * 2**octaves, abs=1.1)
+
+    def test_a_tower_begins_as_the_one_that_heard_rendered_voices(self):
+        ours, theirs = from_preset("small")[0], load_model("tiny")[0]
+        begin_voices(ours, theirs)
+        mel = torch.rand(2, 128, 100)
+        with torch.inference_mode():
+            level = mel.amax((1, 2), keepdim=True)
+            wanted = theirs.model.audio_tower(mel - level + 1)
+            torch.testing.assert_close(ours.model.audio_tower(mel), wanted, atol=1e-4, rtol=1e-3)
+
+    def test_statistics_are_of_speech_alone(self):
+        mel = torch.full((1, 4, 8), -1.0)
+        mel[0, 2, 2:4] = 1.0
+        weight = speech_steps(mel)
+        assert weight.tolist() == [[0.0, 1.0, 0.0, 0.0]]
+        mean, variance = moments(torch.tensor([[[1.0], [3.0], [5.0]]]), torch.tensor([[1.0, 1, 0]]))
+        assert (mean.tolist(), variance.tolist()) == ([2.0], [1.0])
+        steps = torch.ones(1, 50)  # a second
+        found = {k: (torch.full((1, 50, 1), float(k)), steps) for k in range(3)}
+        mean, _, seconds = heard(found, [2, 0, 1], 1.5)
+        assert (mean.tolist(), seconds) == ([1.0], 2.0)
+        assert heard(found, [], 5) is None
+
+
+class TestLoop:
+    def test_a_stopped_run_ends_where_it_would_have(self, tmp_path):
+        def run(steps, state, until=None):
+            torch.manual_seed(3)
+            probe = nn.Linear(4, 1)
+
+            def losses(step):
+                if step == until:
+                    raise KeyboardInterrupt
+                return {"loss": (probe(torch.randn(8, 4)) ** 2).mean()}
+
+            run_steps(
+                probe, losses, dict, name="x", steps=steps, learning_rate=0.1,
+                log=tmp_path / "log", say=lambda text: None, validate_every=50, state=state,
+            )  # fmt: skip
+            return probe.weight
+
+        whole = run(150, tmp_path / "whole")
+        with pytest.raises(KeyboardInterrupt):
+            run(150, tmp_path / "part", until=75)
+        assert torch.equal(run(150, tmp_path / "part"), whole)
+
+
+class TestTowerFiles:
+    @pytest.mark.parametrize("name", ["vision", "audio"])
+    def test_a_tower_is_what_load_model_takes(self, tmp_path, name):
+        model, processor = from_preset("small", seed=1)
+        write_tower(model, processor, name, tmp_path)
+        other, _ = from_preset("small", seed=2)
+        read_tower(other, name, tmp_path)
+        inside = f"model.{name}_tower."
+        for key, value in other.state_dict().items():
+            same = torch.equal(value, model.state_dict()[key].half().float())
+            assert same or not key.startswith(inside), key
+        tiny, _ = from_preset("tiny")
+        with pytest.raises(CheckpointError, match="model"):
+            read_tower(tiny, name, tmp_path)
+
+
+@pytest.fixture
+def corpora(tmp_path):
+    """People enough for a step: faces with votes, web faces, utterances of three speakers."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "corpora"
+    (folder / "faces").mkdir(parents=True)
+    (folder / "audio").mkdir()
+    pixels = rng.integers(0, 256, (96, 192), np.uint8)
+    tables = {"faces/ferplus.csv": [], "faces/webfaces.csv": [], "audio.csv": []}
+    tables["faces/ferplus.csv"] = [
+        (f"f{part}.png", tile, part, "happy", *(10 if k == tile else 0 for k in range(8)))
+        for part in ("Training", "PublicTest", "PrivateTest")
+        for tile in range(7)
+    ]
+    for number, part in enumerate(("Training", "PublicTest", "PrivateTest")):
+        cv2.imwrite(str(folder / "faces" / f"f{part}.png"), np.roll(pixels, 7 * number + 1))
+    cv2.imwrite(str(folder / "faces" / "web.png"), pixels)
+    tables["faces/webfaces.csv"] = [("web.png", tile, "happiness", f"p{tile}") for tile in range(2)]
+    for speaker, split in enumerate(("train", "val", "test")):
+        for number, label in enumerate(("happy", "sad", "happy", "sad")):
+            name = f"audio/{speaker}{number}.wav"
+            t = np.arange(16000) / 16000
+            pcm = 0.2 * np.sin(2 * np.pi * (150 + 20 * number + 5 * speaker) * t)
+            write_clip(folder / name, video=False, pcm=pcm.astype(np.float32))
+            tables["audio.csv"].append((name, "x", label, f"s{speaker}", split))
+    heads = {
+        "faces/ferplus.csv": ("mosaic", "tile", "usage", "fer2013_label", *VOTED),
+        "faces/webfaces.csv": ("mosaic", "tile", "emotion", "person"),
+        "audio.csv": ("path", "corpus", "label", "speaker", "split"),
+    }
+    for name, rows in tables.items():
+        with (folder / name).open("w", newline="") as file:
+            csv.writer(file).writerows([heads[name], *rows])
+    return folder
+
+
+def test_the_recipe_trains_both_towers_and_does_nothing_twice(corpora, tmp_path, monkeypatch):
+    monkeypatch.setattr(small, "FACES", (3, 4, 1e-3))
+    monkeypatch.setattr(small, "VOICES", (3, 1e-3))
+    out = tmp_path / "out"
+    small.Recipe(corpora, out).run(small.TOWERS)
+    files = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+    model, _ = from_preset("small")
+    started = {k: v.clone() for k, v in model.state_dict().items()}
+    for name in small.TOWERS:
+        assert (out / "runs" / f"{name}.scores.json").is_file()
+        read_tower(model, name, out / "towers" / name)
+        moved = [k for k, v in model.state_dict().items() if not torch.equal(v, started[k])]
+        assert any(name in key for key in moved)
+    assert torch.isfinite(model.model.audio(torch.rand(1, 128, 400))).all()
+    small.Recipe(corpora, out).run(small.TOWERS)
+    assert files == {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()}
+
+
+def test_without_corpora_it_says_so_in_one_line(tmp_path):
+    command = [sys.executable, "-m", "training.recipe.small", "--corpora", str(tmp_path / "none")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    assert "make small CORPORA=DIR" in result.stderr
