@@ -75,7 +75,7 @@ def test_a_tower_of_convolutions_and_a_standardised_one_export_like_others(tmp_p
     manifest = Manifest.read(built(folder, tmp_path / "engines"))
     assert manifest.graphs["vision"]["shapes"]["pixels"][1:] == [3, 64, 64]
     rows = json.loads((tmp_path / "engines" / "verify.json").read_text())["rows"]
-    assert {row["graph"] for row in rows} == {"vision", "join", "audio"}
+    assert {row["graph"] for row in rows} >= {"vision", "join", "audio"}
     assert all(row["relative_l2"] < 1e-4 for row in rows)
 
 

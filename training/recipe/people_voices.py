@@ -319,7 +319,7 @@ def judge_voices(
         for seconds in heard_s:
             logits, wanted = probe.scores(voices, found_in, seconds)
             absent = [k for k in range(len(DEFAULT_LABELS)) if k not in set(wanted.tolist())]
-            logits[:, absent] = -math.inf
+            logits = logits.index_fill(1, torch.tensor(absent, dtype=torch.long), -math.inf)
             found = logits.argmax(1)
             name = f"{corpus}_{seconds:g}s"
             out[f"{name}_accuracy"] = round(100 * float((found == wanted).float().mean()), 1)
