@@ -45,7 +45,7 @@ def read_tower(model: EmostreamForCausalLM, name: str, folder: Path) -> None:
     """Give a model the weights of a tower of the same shape.
 
     Raises:
-        CheckpointError: A file or a tensor is missing, or has another shape.
+        CheckpointError: A file or a tensor is missing, has another shape, or is of another tower.
     """
     part, inside = _part(name)
     wanted = {key: value for key, value in model.state_dict().items() if key.startswith(inside)}
@@ -57,6 +57,11 @@ def read_tower(model: EmostreamForCausalLM, name: str, folder: Path) -> None:
     if missing := sorted(wanted.keys() - found.keys()):
         raise CheckpointError(
             f"{folder}: lacks {len(missing)} tensors of the {name} tower, the first {missing[0]}. Train it anew."
+        )
+    if more := sorted(found.keys() - wanted.keys()):
+        raise CheckpointError(
+            f"{folder}: holds {len(more)} tensors that the {name} tower of this model has not, the first {more[0]}. "
+            "Take the tower of the same preset."
         )
     model.load_state_dict(found, strict=False)
 
