@@ -143,6 +143,7 @@ SMALL = {
         *("--max_steps", "1", "--model", "my-model", "--bf16", "false", "--dtype", "float32"),
         *("--manifest", "corpora/train/manifest.jsonl"),
     ],
+    "emostream-train grpo --config grpo-twins": ["--manifest", "corpora/twins/manifest.jsonl"],
     "emostream-export verify": ["--windows", "2"],
     "emostream annotate": ["--jobs", "1", "--reasons", "none"],
     "emostream replay": ["--speed", "50", "--bind", LOCAL],
