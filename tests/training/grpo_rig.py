@@ -16,6 +16,7 @@ from emostream.model.processor import EmostreamProcessor
 from training.data.manifest import Row
 from training.data.prompts import ClipPrompts
 from training.grpo.trainer import EmostreamGRPOTrainer
+from training.tuning.settings import current_name
 
 
 class MadeUpFeatures:
@@ -88,7 +89,7 @@ def settings(out: Path, **changes: Any) -> GRPOConfig:
         "beta": 0.0,
         "epsilon_high": 0.28,
         "bf16": False,
-        "activation_checkpointing": False,
+        "gradient_checkpointing": False,
         "use_cpu": True,
         "logging_steps": 1,
         "save_strategy": "no",
@@ -96,7 +97,7 @@ def settings(out: Path, **changes: Any) -> GRPOConfig:
         "disable_tqdm": True,
         "dataloader_pin_memory": False,
     }
-    return GRPOConfig(**{**values, **changes})
+    return GRPOConfig(**{current_name(name): v for name, v in {**values, **changes}.items()})
 
 
 def trainer(

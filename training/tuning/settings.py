@@ -56,7 +56,7 @@ def read_settings(
         name = flag.removeprefix("--").partition("=")[0].replace("-", "_")
         if flag.startswith("--") and name in fixed:
             raise ConfigError(f"settings: {name} is {fixed[name]} here; leave out {flag}.")
-    values = {_current(name): value for name, value in values.items()}
+    values = {current_name(name): value for name, value in values.items()}
     parser = _Parser(list(kinds), allow_abbrev=False)
     unknown = sorted(set(values) - {action.dest for action in parser._actions})
     if unknown:
@@ -98,11 +98,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return found
 
 
-def _current(name: str) -> str:
+def current_name(name: str) -> str:
+    """What the installed transformers calls a setting."""
     renamed = _RENAMED.get(name, name)
     return renamed if renamed in TrainingArguments.__dataclass_fields__ else name
 
 
 def _current_flag(flag: str) -> str:
     name, equals, value = flag.removeprefix("--").partition("=")
-    return f"--{_current(name)}{equals}{value}" if flag.startswith("--") else flag
+    return f"--{current_name(name)}{equals}{value}" if flag.startswith("--") else flag

@@ -210,7 +210,7 @@ def test_towers_do_not_change(tmp_path):
 def test_checkpointed_activations_change_nothing(tmp_path):
     runs = []
     for checkpointed in (False, True):
-        args = settings(tmp_path, max_steps=1, activation_checkpointing=checkpointed)
+        args = settings(tmp_path, max_steps=1, gradient_checkpointing=checkpointed)
         run = trainer(args, kind=Recording)
         run.train()
         runs.append(run.steps[0])
