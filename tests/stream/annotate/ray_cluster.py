@@ -1,6 +1,7 @@
 """A Ray cluster of two nodes of one core on this host's loopback, all in one process group.
 
-Writes its address to standard output, kills the second node at the first line that it reads, and ends at the next.
+Writes its address to standard output, kills the second node at the first line that it reads and says so, and ends at
+the next.
 """
 
 import sys
@@ -18,6 +19,8 @@ def main() -> None:
     sys.stdout.flush()
     sys.stdin.readline()
     cluster.remove_node(second, allow_graceful=False)
+    sys.stdout.write("killed\n")
+    sys.stdout.flush()
     sys.stdin.readline()
     cluster.shutdown()
 

@@ -1,5 +1,6 @@
 """`emostream annotate --ray` on a real cluster of two nodes, one of which is killed amid the run."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -47,14 +48,42 @@ def cluster() -> Iterator[tuple[str, subprocess.Popen[str]]]:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-class _Quiet(SimpleHTTPRequestHandler):
+class Server(ThreadingHTTPServer):
+    """Serves files; clips are held back while `gate` is shut.
+
+    Attributes:
+        held: Clips that somebody is waiting for.
+    """
+
+    def __init__(self, folder: Path):
+        self.gate = threading.Event()
+        self.gate.set()
+        self.held: set[str] = set()
+        super().__init__(("127.0.0.1", 0), partial(_Gated, directory=str(folder)))
+
+    @property
+    def manifest(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/list.jsonl"
+
+
+class _Gated(SimpleHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        if self.path.startswith("/day") and not self.server.gate.is_set():
+            self.server.held.add(self.path)
+            assert self.server.gate.wait(WAIT_S)
+        # Whoever asked may have been killed.
+        with contextlib.suppress(ConnectionError):
+            super().do_GET()
+
     def log_message(self, *_: object) -> None:
         pass
 
 
 @pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
-    """A folder with a manifest, and the manifest's URL on a server."""
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Server]]:
+    """A folder with a manifest, and its server."""
     folder = tmp_path_factory.mktemp("media")
     names = [f"day {n % 2}/{n}.mp4" for n in range(8)]
     for number, name in enumerate(names):
@@ -64,10 +93,10 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, s
     (folder / "broken.mp4").write_bytes(b"no media file")
     lines = [json.dumps({"path": name}) for name in [*names, names[0], "broken.mp4", "gone.mp4"]]
     (folder / "list.jsonl").write_text("\n".join(lines) + "\n")
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder))) as server:
+    with Server(folder) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield folder, f"http://127.0.0.1:{server.server_port}/list.jsonl"
+        yield folder, server
         server.shutdown()
         thread.join()
 
@@ -100,9 +129,10 @@ def tree(folder: Path) -> dict[str, str]:
     }
 
 
-def test_killed_nodes_and_runs_leave_what_one_machine_does(tmp_path, cluster, manifest) -> None:
+def test_killed_nodes_and_runs_leave_what_one_machine_does(tmp_path, cluster, served) -> None:
     address, nodes = cluster
-    _, url = manifest
+    _, server = served
+    url = server.manifest
     alone, out = tmp_path / "alone", tmp_path / "out"
     with start(url, alone) as process:
         assert "8 files annotated, 0 were done before, 2 failed" in finish(process)
@@ -112,13 +142,15 @@ def test_killed_nodes_and_runs_leave_what_one_machine_does(tmp_path, cluster, ma
         process.communicate(timeout=WAIT_S)
     done = len(list(out.glob(".rows/*/*.json")))
     assert done < 8
-    left = set(out.glob(".partial-*"))  # by the killed run's workers
+    server.gate.clear()
     with start(url, out, "--ray", address) as process:
-        # A file on each node.
-        until(process, lambda: len(set(out.glob(".partial-*")) - left) == 2)
+        until(process, lambda: len(server.held) == 2)  # a clip on each node
         assert nodes.stdin is not None
+        assert nodes.stdout is not None
         nodes.stdin.write("kill a node\n")
         nodes.stdin.flush()
+        assert nodes.stdout.readline() == "killed\n"
+        server.gate.set()
         errors = finish(process)
     assert f"{8 - done} files annotated, {done} were done before, 2 failed" in errors
     assert "a worker was lost over day " in errors
@@ -127,8 +159,8 @@ def test_killed_nodes_and_runs_leave_what_one_machine_does(tmp_path, cluster, ma
     assert tree(out) == tree(alone)
 
 
-def test_what_a_cluster_cannot_do_is_said_in_one_line(tmp_path, capfd, manifest) -> None:
-    folder, _ = manifest
+def test_what_a_cluster_cannot_do_is_said_in_one_line(tmp_path, capfd, served) -> None:
+    folder, _ = served
     asked = ["annotate", str(folder), "--out", str(tmp_path / "out"), "--ray"]
     assert main([*asked, "127.0.0.1:1"]) == 2
     said = capfd.readouterr().err
