@@ -12,7 +12,7 @@ import webbrowser
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from emostream.console import write_anything
 from emostream.errors import EmostreamError
@@ -24,6 +24,9 @@ from stream.pubsub.messages import DEFAULT_ENDPOINT
 from stream.serve.model import BACKENDS, DTYPES, TINY, ModelConfig
 from stream.web.config import DEFAULT_PORT, WebConfig
 from stream.windows.config import InferenceConfig
+
+if TYPE_CHECKING:
+    from stream.capture.sources import Source
 
 EXIT_USER_ERROR = 2
 
@@ -310,7 +313,6 @@ def _add_curve(parser: argparse.ArgumentParser, text: str) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from stream.capture.sources import parse_sources
     from stream.serve.run import RunConfig, run
 
     # With remote capture alone, the default devices of this host are not meant.
@@ -320,16 +322,7 @@ def _run(options: argparse.Namespace) -> int:
     model = _model_config(options)
     return run(
         RunConfig(
-            sources=parse_sources(
-                options.source,
-                options.video,
-                options.audio,
-                options.name,
-                options.audio_track,
-                options.frozen_after_s,
-            )
-            if local
-            else [],
+            sources=_sources(options) if local else [],
             model=model,
             inference=_inference_config(options, model.name),
             bind=options.bind,
@@ -504,11 +497,10 @@ def _plot(options: argparse.Namespace) -> None:
     print(f"drawn to {options.out}", file=sys.stderr)
 
 
-def _capture(options: argparse.Namespace) -> int:
+def _sources(options: argparse.Namespace) -> "list[Source]":
     from stream.capture.sources import parse_sources
-    from stream.commands.remote_capture import capture
 
-    sources = parse_sources(
+    return parse_sources(
         options.source,
         options.video,
         options.audio,
@@ -516,7 +508,12 @@ def _capture(options: argparse.Namespace) -> int:
         options.audio_track,
         options.frozen_after_s,
     )
-    return capture(sources, options.connect, curve=options.curve)
+
+
+def _capture(options: argparse.Namespace) -> int:
+    from stream.commands.remote_capture import capture
+
+    return capture(_sources(options), options.connect, curve=options.curve)
 
 
 def _devices(options: argparse.Namespace) -> None:
