@@ -156,6 +156,13 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
         help="of both, video, audio, shuffled_audio (default: all)",
     )
     parser.add_argument("--instruction", help="question of the prompt")
+    parser.add_argument(
+        "--heard-s",
+        type=float,
+        default=0.0,
+        metavar="N",
+        help="how long each actor was heard before, in his other clips (default: 0)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of samples and shuffled sound")
 
 
@@ -304,6 +311,7 @@ def _eval(options: argparse.Namespace) -> None:
         max_new_tokens=options.max_new_tokens,
         seed=options.seed,
         instruction=options.instruction,
+        heard_s=options.heard_s,
     )
     device = resolve_device(options.device)
     model, processor = load_model(options.model, device, getattr(torch, options.dtype))

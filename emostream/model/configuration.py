@@ -190,6 +190,11 @@ class EmostreamConfig(Qwen2Config):
         return self.mm_vision_select_layer % (layers + 1)
 
     @property
+    def standardises_voices(self) -> bool:
+        """Whether the audio tower hears everybody, or one person, as they differ from how they usually sound."""
+        return bool(getattr(self.audio_config, "standardised", False))
+
+    @property
     def patches_per_side(self) -> int:
         """P, patches along a side of a frame."""
         return int(self.vision_config.image_size // self.vision_config.patch_size)

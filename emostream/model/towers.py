@@ -149,6 +149,11 @@ class AudioTower(nn.Module):
         if getattr(config, "standardised", False):
             self.audio_tower["baseline"] = Standardiser(config.d_model)
 
+    @property
+    def standardised(self) -> bool:
+        """Whether what the encoder gives is standardised."""
+        return "baseline" in self.audio_tower
+
     def forward(
         self, mel_BFM: Tensor, mean: Tensor | None = None, std: Tensor | None = None
     ) -> Tensor:
@@ -164,7 +169,7 @@ class AudioTower(nn.Module):
             InputError: M is odd, or longer than twice the encoder's positions.
         """
         hidden_BSD = self.encode(mel_BFM)
-        if "baseline" in self.audio_tower:
+        if self.standardised:
             hidden_BSD = self.audio_tower["baseline"](hidden_BSD, mean, std)
         return hidden_BSD
 
@@ -178,7 +183,7 @@ class AudioTower(nn.Module):
                 f"Shorten audio_context_s to at most {limit / 100:g} s."
             )
         mel_BFM = mel_BFM.to(encoder.conv1.weight.dtype)
-        if "baseline" in self.audio_tower:
+        if self.standardised:
             mel_BFM = mel_BFM - mel_BFM.amax((1, 2), keepdim=True) + 1
         hidden_BDS = F.gelu(encoder.conv2(F.gelu(encoder.conv1(mel_BFM))))
         hidden_BSD = hidden_BDS.transpose(1, 2) + encoder.embed_positions.weight[: frames // 2]

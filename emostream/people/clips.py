@@ -26,11 +26,13 @@ class ShownClip:
         frames: (T, size, size, 3) uint8 RGB, the face in each; None without pictures, or without a person in them.
         audio: (S,) float32; None without sound, or without speech in it.
         absent: Why a modality was left out.
+        spoken: Where in the sound somebody speaks: sample numbers, the second one behind the stretch.
     """
 
     frames: NDArray[np.uint8] | None
     audio: NDArray[np.float32] | None
     absent: Absent
+    spoken: tuple[tuple[int, int], ...] = ()
 
 
 def shown_clip(
@@ -79,4 +81,5 @@ def shown_clip(
         )
     if found.absent.audio is not None:
         audio = None
-    return ShownClip(frames=frames, audio=audio, absent=found.absent)
+    spoken = () if audio is None else tuple(people.spoken)
+    return ShownClip(frames=frames, audio=audio, absent=found.absent, spoken=spoken)

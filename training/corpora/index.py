@@ -18,8 +18,7 @@ from emostream.media import MediaInfo, probe
 from training.claims.measured_cues import MeasuredRows, with_measured_voice
 from training.corpora import conversations, cremad, dfew, emer, faces, folder, mafw, ravdess
 from training.corpora.candidates import Candidate, Options, Skipped
-from training.data.features import clip_key
-from training.data.manifest import Row, count_labels, write_manifest
+from training.data.manifest import Row, clip_key, count_labels, write_manifest
 from training.data.stills import read_still
 
 Reader = Callable[[Path, Options], Iterator[Candidate]]

@@ -18,7 +18,10 @@ from emostream.media.info import BOTH, SHORT_S
 from emostream.model.configuration import EmostreamConfig
 from emostream.model.modeling import EmostreamForCausalLM
 from emostream.model.processor import EmostreamProcessor
-from emostream.people.clips import STEP_S, shown_clip
+from emostream.model.towers import pool_audio
+from emostream.people import voice_baseline
+from emostream.people.clips import STEP_S, ShownClip, shown_clip
+from emostream.people.voice_baseline import VoiceBaseline
 from emostream.sampling import SAMPLE_RATE_HZ
 from training.data.manifest import Row
 from training.data.stills import still_frames
@@ -45,6 +48,7 @@ class DecodedClip:
         mel: (F, M) float32 log-mel; None without sound.
         problem: Why there is neither.
         cut_s: Seconds of sound, the oldest, that the model's context has no room for.
+        speech: (S,) float32, which encoder steps are speech, for an audio tower that is standardised; None for others.
     """
 
     row: Row
@@ -52,6 +56,12 @@ class DecodedClip:
     mel: Tensor | None = None
     problem: str | None = None
     cut_s: float = 0.0
+    speech: Tensor | None = None
+
+    @property
+    def spoken_s(self) -> float:
+        """Seconds of speech."""
+        return 0.0 if self.speech is None else float(self.speech.sum()) * voice_baseline.STEP_S
 
 
 def decode_clip(
@@ -92,15 +102,21 @@ def decode_clip(
         frames, sound = edit(row, frames, sound)
     # Cut here, since `mel` warns of each clip.
     audio = None if sound is None else sound[-limit:]
+    spoken = None
     if config.frame_crop == "face":
-        frames, audio, problem = _shown(row, config, frames, clip.frame_times_s.tolist(), audio)
-        if problem:
+        shown = _shown(config, frames, clip.frame_times_s.tolist(), audio)
+        frames, audio, spoken = shown.frames, shown.audio, shown.spoken
+        if problem := _nobody(row, shown):
             return DecodedClip(row, problem=problem)
+    mel = None if audio is None else processor.mel(audio)
     return DecodedClip(
         row,
         None if frames is None else processor.pixels(frames),
-        None if audio is None else processor.mel(audio),
+        mel,
         cut_s=0.0 if audio is None or sound is None else (len(sound) - len(audio)) / SAMPLE_RATE_HZ,
+        speech=None
+        if mel is None or not config.standardises_voices
+        else voice_baseline.speech_of(mel, spoken),
     )
 
 
@@ -111,31 +127,33 @@ def _decode_still(processor: EmostreamProcessor, row: Row, config: EmostreamConf
         return DecodedClip(row, problem=str(error))
     if config.frame_crop == "face" and row.region is None:
         times_s = [STEP_S * place for place in range(config.num_frames)]
-        frames, _, problem = _shown(row, config, frames, times_s, None)
-        if problem:
+        shown = _shown(config, frames, times_s, None)
+        frames = shown.frames
+        if problem := _nobody(row, shown):
             return DecodedClip(row, problem=problem)
     return DecodedClip(row, None if frames is None else processor.pixels(frames))
 
 
 def _shown(
-    row: Row,
     config: EmostreamConfig,
     frames: NDArray[np.uint8] | None,
     times_s: Sequence[float],
     audio: NDArray[np.float32] | None,
-) -> tuple[NDArray[np.uint8] | None, NDArray[np.float32] | None, str | None]:
-    """What a checkpoint that is shown a face sees and hears of a clip; why it does neither."""
-    shown = shown_clip(
+) -> ShownClip:
+    return shown_clip(
         frames,
         times_s,
         audio,
         size_px=config.vision_config.image_size,
         margin=config.crop_margin,
     )
-    if shown.frames is None and shown.audio is None:
-        reasons = filter(None, (shown.absent.video, shown.absent.audio))
-        return None, None, f"{row.path}: {', '.join(reasons)}"
-    return shown.frames, shown.audio, None
+
+
+def _nobody(row: Row, shown: ShownClip) -> str | None:
+    """Why a checkpoint that is shown a face neither sees nor hears anything of a clip."""
+    if shown.frames is not None or shown.audio is not None:
+        return None
+    return f"{row.path}: {', '.join(filter(None, (shown.absent.video, shown.absent.audio)))}"
 
 
 def report_cut(cut: int, count: int, processor: EmostreamProcessor) -> None:
@@ -185,18 +203,40 @@ def computed_ahead(
 def encode_clips(
     model: EmostreamForCausalLM, clips: Sequence[DecodedClip]
 ) -> list[dict[str, Tensor]]:
-    """`vision` (T, L, D) and `audio` (A, E) features of each clip, those that it has."""
+    """`vision` (T, L, D) and `audio` (A, E) features of each clip, those that it has.
+
+    Sound is standardised over everybody where the audio tower is; then there is `voice` (2, E) too, float32: mean and
+    variance of what is standardised over the clip's speech, zeros if it has none. `standardised_by` takes both.
+    """
     towers, device, dtype = model.model, model.device, model.dtype
     vision = run_by_shape(
         lambda batch: towers.vision(batch.to(device, dtype)), [clip.pixels for clip in clips]
     )
-    audio = run_by_shape(
-        lambda batch: towers.audio(batch.to(device, dtype)), [clip.mel for clip in clips]
+    steps = run_by_shape(
+        lambda batch: towers.audio_tower(batch.to(device, dtype)), [clip.mel for clip in clips]
     )
-    return [
-        {name: value for name, value in (("vision", v), ("audio", a)) if value is not None}
-        for v, a in zip(vision, audio, strict=True)
-    ]
+    out = []
+    for clip, pictures, sound in zip(clips, vision, steps, strict=True):
+        found = {} if pictures is None else {"vision": pictures}
+        if sound is not None:
+            found["audio"] = pool_audio(sound[None])[0]
+            if clip.speech is not None:
+                weight_1S = clip.speech.to(device)[None]
+                found["voice"] = torch.stack(voice_baseline.moments(sound.float()[None], weight_1S))
+        out.append(found)
+    return out
+
+
+def standardised_by(audio_AE: Tensor, person: VoiceBaseline) -> Tensor:
+    """Features of sound that are standardised over everybody, standardised by what is known of a person instead.
+
+    Args:
+        audio_AE: (A, E), as `encode_clips` gives it.
+        person: His `voice`s in the same units.
+    """
+    mean, std = person.blended(torch.zeros(()), torch.ones(()))
+    mean, std = mean.to(audio_AE.device), std.to(audio_AE.device)
+    return ((audio_AE.float() - mean) / std).to(audio_AE.dtype)
 
 
 def run_by_shape(

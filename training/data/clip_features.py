@@ -18,8 +18,10 @@ from training.data.clip_encoding import (
     decode_clip,
     encode_clips,
     report_cut,
+    standardised_by,
 )
 from training.data.features import FeatureStore
+from training.data.heard import HeardBefore, Voice
 from training.data.manifest import Row
 
 
@@ -82,6 +84,9 @@ def computed_features(
 ) -> Iterator[ClipFeatures]:
     """Decode clips on threads, at most two batches ahead of the towers, which take a batch at once.
 
+    Whose actor is to have been heard before is, of what its other clips among `rows` tell; those are decoded and
+    encoded for it, once each.
+
     Args:
         model: On its device.
         processor: Its processor.
@@ -107,6 +112,12 @@ def computed_features(
         partner = rows[partners[index]]
         return index, clip, decode_clip(processor, partner, model.config, {"audio"})
 
+    def voice_of(row: Row) -> Voice | None:
+        clip = decode_clip(processor, row, model.config, edit=edit)
+        [found] = encode_clips(model, [clip])
+        return Voice(found["voice"].cpu(), clip.spoken_s) if "voice" in found else None
+
+    heard = HeardBefore(rows, voice_of)
     decoded = computed_ahead(decode, todo, threads=loaders, ahead=2 * batch_size)
     cut = 0
     while batch := list(itertools.islice(decoded, batch_size)):
@@ -114,7 +125,10 @@ def computed_features(
         # What cannot be decoded holds neither pictures nor sound, so it costs nothing here.
         own = encode_clips(model, [clip for _, clip, _ in batch])
         others = encode_clips(model, [other for _, _, other in batch])
-        for (index, clip, _), mine, theirs in zip(batch, own, others, strict=True):
+        for (index, clip, other), mine, theirs in zip(batch, own, others, strict=True):
+            for whose, found in ((clip.row, mine), (other.row, theirs)):
+                if "audio" in found:
+                    found["audio"] = standardised_by(found["audio"], heard.baseline(whose))
             yield ClipFeatures(
                 index, mine.get("vision"), mine.get("audio"), theirs.get("audio"), clip.problem
             )

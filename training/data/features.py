@@ -4,7 +4,8 @@
         towers.json             what the hash stands for
         <shard>.json            the clips of a shard; written last, so that a shard is whole or not there
         <shard>.vision.npy      (N, T, L, D) of those that have pictures
-        <shard>.audio.npy       (N, A, E) of those that have sound
+        <shard>.audio.npy       (N, A, E) of those that have sound, standardised over everybody where the tower is
+        <shard>.voice.npy       (N, 2, E) float32, mean and variance of that over speech, where the tower is
 
 Shards have random names and are never changed, so several processes may fill one folder. Features of
 other towers, of another number of frames or of a file that has changed since are not found and made anew.
@@ -31,11 +32,19 @@ from emostream.errors import ConfigError
 from emostream.model.modeling import EmostreamForCausalLM
 from emostream.model.processor import EmostreamProcessor
 from emostream.sampling import SAMPLE_RATE_HZ
-from training.data.clip_encoding import computed_ahead, decode_clip, encode_clips, report_cut
-from training.data.manifest import Row
+from training.data.clip_encoding import (
+    computed_ahead,
+    decode_clip,
+    encode_clips,
+    report_cut,
+    standardised_by,
+)
+from training.data.heard import HeardBefore, Voice, check_heard
+from training.data.manifest import Key, Row, clip_key
 
 DTYPES: Final = ("float16", "float32")
 MODALITIES: Final = ("vision", "audio")
+_ARRAYS: Final = (*MODALITIES, "voice")
 _SHARD_BYTES: Final = 128 * 2**20
 _SHARD_CLIPS: Final = 512
 _OPEN_ARRAYS: Final = 256  # each holds a file descriptor
@@ -43,22 +52,15 @@ _THREADS: Final = 2  # that decode clips
 
 logger = logging.getLogger(__name__)
 
-Key = tuple[Any, ...]
-
-
-def clip_key(row: Row) -> Key:
-    """What names a row's clip: absolute path, start, end and, of a still, the part of the picture."""
-    key = (os.path.abspath(row.path), float(row.start_s), row.end_s)
-    return key if row.region is None else (*key, row.region)
-
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where the features of a clip lie: a shard's path without suffix, its row in each array, and what was cut off."""
+    """Where a clip's features lie: shard without suffix, row in each array; what was cut off, how much is speech."""
 
     shard: str
     rows: dict[str, int | None]
     cut_s: float = 0.0
+    spoken_s: float = 0.0
 
 
 class FeatureStore:
@@ -67,11 +69,18 @@ class FeatureStore:
     Args:
         places: Key of a clip -> where its features lie.
         problems: Key of a clip that has none -> why.
+        rows: Whose clips they are, which tell of their actors' voices.
     """
 
-    def __init__(self, places: dict[Key, _Place], problems: dict[Key, str] | None = None):
+    def __init__(
+        self,
+        places: dict[Key, _Place],
+        problems: dict[Key, str] | None = None,
+        rows: Iterable[Row] = (),
+    ):
         self._places = places
         self._problems = problems or {}
+        self._heard = HeardBefore(rows, self._voice)
         self._array = functools.lru_cache(maxsize=_OPEN_ARRAYS)(_open_array)
 
     def __contains__(self, row: Row) -> bool:
@@ -91,6 +100,8 @@ class FeatureStore:
     def features(self, row: Row) -> dict[str, Tensor]:
         """Features of a clip: `vision_features` (T, L, D), `audio_features` (A, E); one that it lacks is absent.
 
+        Sound is standardised by what was heard of the row's actor for `heard_s` before, where it says so.
+
         Raises:
             ConfigError: The clip has none.
         """
@@ -105,7 +116,20 @@ class FeatureStore:
                 found[f"{name}_features"] = torch.from_numpy(
                     np.array(self._array(place.shard, name)[index])
                 )
+        if row.heard_s and (sound := found.get("audio_features")) is not None:
+            found["audio_features"] = standardised_by(sound, self._heard.baseline(row))
         return found
+
+    def heard_s(self, row: Row) -> float:
+        """Seconds of speech of its actor's other clips that a row's sound is standardised by; 0 for none."""
+        return self._heard.baseline(row).heard_s
+
+    def _voice(self, row: Row) -> Voice | None:
+        place = self._places.get(clip_key(row))
+        if place is None or (index := place.rows["voice"]) is None:
+            return None
+        moments = torch.from_numpy(np.array(self._array(place.shard, "voice")[index]))
+        return Voice(moments, place.spoken_s)
 
 
 def cache_features(
@@ -122,10 +146,16 @@ def cache_features(
 
     Clips are decoded as evaluation decodes them. One that cannot be decoded is left out; see `FeatureStore.problem`.
 
+    What is kept of a clip is the same however long its actor was heard before: `heard_s` of the row that
+    `FeatureStore.features` is asked for decides, so that the same clip may stand among `rows` at 0 and at 120 s
+    (`dataclasses.replace(row, heard_s=120.0)`), or only in what is asked for. The actor's other clips are those
+    among `rows`.
+
     Args:
         model: Whose SigLIP and Whisper run, on its device and in its dtype.
         processor: Its processor.
-        rows: Clips; one that stands there twice is encoded once.
+        rows: Clips; one that stands there twice is encoded once. With `heard_s`, and `actor`, where the audio tower is
+            standardised by who speaks.
         folder: Where features are kept; several towers may share it.
         batch_size: Clips at once.
         dtype: `float16`, or `float32` at twice the size.
@@ -135,8 +165,10 @@ def cache_features(
         The features of `rows`.
 
     Raises:
-        ConfigError: `dtype` is unknown, or a feature does not fit it.
+        ConfigError: `dtype` is unknown, or a feature does not fit it; a row has `heard_s`, and the audio tower is not
+            standardised, or no row has an actor.
     """
+    check_heard(model.config, rows)
     if dtype not in DTYPES:
         raise ConfigError(f"features: dtype is {dtype!r}; wanted {' or '.join(DTYPES)}")
     identity = {**_describe(model, processor), "dtype": dtype}
@@ -144,7 +176,7 @@ def cache_features(
     home.mkdir(parents=True, exist_ok=True)
     _write_json(home / "towers.json", identity)
     wanted = {clip_key(row): row for row in rows}
-    places = _known(home, wanted, processor)
+    places = _known(home, wanted, processor, voices=model.config.standardises_voices)
     problems: dict[Key, str] = {}
     todo = [row for key, row in wanted.items() if key not in places]
     on_progress(len(places), len(wanted))
@@ -160,13 +192,13 @@ def cache_features(
         problems |= {clip_key(clip.row): clip.problem for clip in batch if clip.problem}
         for clip, features in zip(good, encode_clips(model, good), strict=True):
             arrays = {name: value.float().cpu().numpy() for name, value in features.items()}
-            shard.add(clip.row, arrays, clip.cut_s)
+            shard.add(clip.row, arrays, clip.cut_s, clip.spoken_s)
         if shard.full:
             places |= shard.write()
         on_progress(len(places) + len(shard) + len(problems), len(wanted))
     places |= shard.write()
     report_cut(sum(place.cut_s > 0 for place in places.values()), len(wanted), processor)
-    return FeatureStore(places, problems)
+    return FeatureStore(places, problems, rows)
 
 
 class _Shard:
@@ -175,7 +207,7 @@ class _Shard:
     def __init__(self, home: Path, dtype: str):
         self._home, self._dtype = home, dtype
         self._clips: list[dict[str, Any]] = []
-        self._arrays: dict[str, list[NDArray[Any]]] = {name: [] for name in MODALITIES}
+        self._arrays: dict[str, list[NDArray[Any]]] = {name: [] for name in _ARRAYS}
         self._bytes = 0
 
     def __len__(self) -> int:
@@ -185,18 +217,20 @@ class _Shard:
     def full(self) -> bool:
         return self._bytes >= _SHARD_BYTES or len(self) >= _SHARD_CLIPS
 
-    def add(self, row: Row, features: dict[str, NDArray[Any]], cut_s: float) -> None:
+    def add(
+        self, row: Row, features: dict[str, NDArray[Any]], cut_s: float, spoken_s: float
+    ) -> None:
         path, start_s, end_s, *region = clip_key(row)
         clip: dict[str, Any] = {"path": path, "start_s": start_s, "end_s": end_s}
         if region:
             clip["region"] = region[0]
-        clip["stamp"], clip["cut_s"] = _stamp(path), cut_s
-        for name in MODALITIES:
+        clip |= {"stamp": _stamp(path), "cut_s": cut_s, "spoken_s": spoken_s}
+        for name in _ARRAYS:
             clip[name] = None
             if name not in features:
                 continue
             with np.errstate(over="ignore"):
-                array = features[name].astype(self._dtype)
+                array = features[name].astype("float32" if name == "voice" else self._dtype)
             if not np.isfinite(array).all():
                 peak = float(np.abs(features[name]).max())
                 raise ConfigError(
@@ -222,14 +256,17 @@ class _Shard:
         _write_json(shard.with_suffix(".json"), self._clips)
         places = {_key(clip): _place(shard, clip) for clip in self._clips}
         self._clips, self._bytes = [], 0
-        self._arrays = {name: [] for name in MODALITIES}
+        self._arrays = {name: [] for name in _ARRAYS}
         return places
 
 
-def _known(home: Path, wanted: dict[Key, Row], processor: EmostreamProcessor) -> dict[Key, _Place]:
+def _known(
+    home: Path, wanted: dict[Key, Row], processor: EmostreamProcessor, *, voices: bool
+) -> dict[Key, _Place]:
     """Where the wanted clips lie that are there already, as long as their files are what they were.
 
-    What is damaged, or may hold the oldest sound of a clip in place of the newest, is passed over.
+    What is damaged, or may hold the oldest sound of a clip in place of the newest, or lacks the `voices` that are
+    wanted, is passed over.
     """
     places: dict[Key, _Place] = {}
     context_s = processor.context_samples() / SAMPLE_RATE_HZ
@@ -246,7 +283,9 @@ def _known(home: Path, wanted: dict[Key, Row], processor: EmostreamProcessor) ->
             if key not in wanted:
                 continue
             long = clip["end_s"] is None or clip["end_s"] - clip["start_s"] > context_s
-            if "cut_s" not in clip and long and clip["audio"] is not None:
+            if clip["audio"] is not None and (
+                ("cut_s" not in clip and long) or (voices and clip.get("voice") is None)
+            ):
                 continue
             if path not in stamps:
                 stamps[path] = _stamp(path)
@@ -259,8 +298,8 @@ def _whole(index: Path) -> list[dict[str, Any]] | None:
     """The clips of a shard; None if one of its files is damaged."""
     try:
         clips: list[dict[str, Any]] = json.loads(index.read_text(encoding="utf-8"))
-        for name in MODALITIES:
-            if any(clip[name] is not None for clip in clips):
+        for name in _ARRAYS:
+            if any(clip.get(name) is not None for clip in clips):
                 _open_array(str(index.with_suffix("")), name)
     except (OSError, ValueError, EOFError):
         return None
@@ -273,7 +312,8 @@ def _key(clip: dict[str, Any]) -> Key:
 
 
 def _place(shard: Path, clip: dict[str, Any]) -> _Place:
-    return _Place(str(shard), {name: clip[name] for name in MODALITIES}, clip.get("cut_s", 0.0))
+    rows = {name: clip.get(name) for name in _ARRAYS}
+    return _Place(str(shard), rows, clip.get("cut_s", 0.0), clip.get("spoken_s", 0.0))
 
 
 def _stamp(path: str) -> list[int] | None:

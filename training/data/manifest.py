@@ -34,6 +34,8 @@ class Row:
         answer: The corpus's own words for the emotion, where they are more than the label.
         reason: Reasoning text, where the corpus has it.
         region: Of a still, the part of the picture that is meant: x, y, width, height in pixels; None for all of it.
+        heard_s: How long the actor was heard before, in his other clips: what an audio tower that is standardised knows
+            of his voice.
         votes: Label -> how many taggers chose it, where a corpus says; what they chose besides is in `meta`.
         meta: Whatever else a corpus records; kept, never interpreted.
         where: File and line that the row was read from, for messages; not part of it.
@@ -52,6 +54,7 @@ class Row:
     answer: str | None = None
     reason: str | None = None
     region: tuple[int, int, int, int] | None = None
+    heard_s: float = 0.0
     votes: Mapping[str, float] = field(default_factory=dict)
     meta: Mapping[str, Any] = field(default_factory=dict)
     where: str = field(default="", compare=False)
@@ -94,8 +97,9 @@ class Row:
             value = getattr(self, name)
             if value is not None and not value.strip():
                 raise ConfigError(f"row: {name} is empty")
-        if not math.isfinite(self.start_s) or self.start_s < 0:
-            raise ConfigError(f"row: start_s is {self.start_s}; wanted a time from 0 on")
+        for name in ("start_s", "heard_s"):
+            if not math.isfinite(value := getattr(self, name)) or value < 0:
+                raise ConfigError(f"row: {name} is {value}; wanted a time from 0 on")
         if self.end_s is not None and not self.start_s < self.end_s < math.inf:
             raise ConfigError(
                 f"row: end_s is {self.end_s}; wanted a time after start_s {self.start_s}"
@@ -118,10 +122,20 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "answer": (str, type(None)),
     "reason": (str, type(None)),
     "region": (list, type(None)),
+    "heard_s": (int, float),
     "votes": (dict,),
     "meta": (dict,),
 }
 assert set(_KINDS) == {f.name for f in fields(Row) if f.compare}
+
+
+Key = tuple[Any, ...]
+
+
+def clip_key(row: Row) -> Key:
+    """What names a row's clip: absolute path, start, end and, of a still, the part of the picture."""
+    key = (os.path.abspath(row.path), float(row.start_s), row.end_s)
+    return key if row.region is None else (*key, row.region)
 
 
 def read_manifest(path: str | Path, labels: Sequence[str] | None = None) -> list[Row]:
@@ -254,6 +268,8 @@ def _record(row: Row, folder: Path) -> dict[str, Any]:
             record[key] = text
     if row.region is not None:
         record["region"] = list(row.region)
+    if row.heard_s:
+        record["heard_s"] = row.heard_s
     if row.votes:
         record["votes"] = dict(row.votes)
     if row.meta:

@@ -129,10 +129,13 @@ def _fingerprint(
     """What must be the same for predictions to belong to one evaluation; batching need not be."""
     clips = hashlib.sha256()
     for row in rows:
-        clips.update(f"{row.path.name} {row.label} {row.start_s} {row.end_s}\n".encode())
+        heard = f" {row.heard_s}" * bool(row.heard_s)
+        clips.update(f"{row.path.name} {row.label} {row.start_s} {row.end_s}{heard}\n".encode())
     chosen = asdict(settings)
     for name in ("batch_size", "loaders"):
         del chosen[name]
+    if not settings.heard_s:
+        del chosen["heard_s"]
     crop = model.config.frame_crop, model.config.crop_margin
     chosen["shown"] = crop if crop[0] == "face" else None
     return {"weights": weights_digest(model), "clips": clips.hexdigest(), **chosen}

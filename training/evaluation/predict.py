@@ -5,8 +5,9 @@ prompts, by the code that serves live sources.
 """
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from emostream.model.processor import EmostreamProcessor
 from training.data.clip_encoding import Edit, run_by_shape
 from training.data.clip_features import ClipFeatures, computed_features, stored_features
 from training.data.features import FeatureStore
+from training.data.heard import check_heard
 from training.data.manifest import Row
 from training.evaluation.outcomes import CONDITIONS
 from training.evaluation.results import Prediction
@@ -39,6 +41,8 @@ class EvalSettings:
         seed: Of whose sound a clip gets under `shuffled_audio`.
         instruction: Question of the prompt; the processor's if None.
         loaders: Threads that decode clips.
+        heard_s: How long each actor was heard before, in his other clips of the evaluation, for a model whose audio
+            tower is standardised by who speaks; where it is 0, as long as the row says.
 
     Raises:
         ConfigError: A value is out of range or unknown.
@@ -52,6 +56,7 @@ class EvalSettings:
     seed: int = 0
     instruction: str | None = None
     loaders: int = 2
+    heard_s: float = 0.0
 
     def __post_init__(self) -> None:
         validate_labels(self.labels)
@@ -62,6 +67,8 @@ class EvalSettings:
         for name in ("batch_size", "max_new_tokens", "loaders"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"eval: {name} is {getattr(self, name)}; wanted 1 or more")
+        if not 0 <= self.heard_s < math.inf:
+            raise ConfigError(f"eval: heard_s is {self.heard_s}; wanted seconds from 0 on")
 
 
 def predict(
@@ -88,6 +95,9 @@ def predict(
     """
     if not todo:
         return
+    if settings.heard_s:
+        rows = [replace(row, heard_s=settings.heard_s) for row in rows]
+    check_heard(model.config, rows)
     conditions = [c for c in CONDITIONS if c == "both" or c in settings.conditions]
     if len(rows) < 2:
         conditions = [c for c in conditions if c != "shuffled_audio"]

@@ -8,8 +8,7 @@ import numpy as np
 from emostream.answers import compose_answer
 from emostream.errors import InputError
 from emostream.model.configuration import AnswerStyle
-from training.data.features import Key, clip_key
-from training.data.manifest import Row
+from training.data.manifest import Key, Row, clip_key
 from training.sft.compose import Claimed, compose
 
 Answers = Literal["reasoned", "label"]

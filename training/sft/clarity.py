@@ -21,8 +21,8 @@ from training.claims.claim import Claim
 from training.claims.verify import Verdict, judge
 from training.claims.wordings import SURFACE
 from training.data.cues import Cues
-from training.data.features import FeatureStore, Key, clip_key
-from training.data.manifest import Row
+from training.data.features import FeatureStore
+from training.data.manifest import Key, Row, clip_key
 from training.evaluation.probe import mean_tokens, token_classifier
 from training.sft.compose import Claimed
 

@@ -21,8 +21,8 @@ from emostream.errors import ConfigError
 from emostream.labels import DEFAULT_LABELS, validate_labels
 from emostream.model.modeling import EmostreamForCausalLM
 from emostream.model.processor import EmostreamProcessor
-from training.data.features import FeatureStore, Key
-from training.data.manifest import Row, read_manifest
+from training.data.features import FeatureStore
+from training.data.manifest import Key, Row, read_manifest
 from training.data.prompts import ClipPrompts
 from training.evaluation.predict import EvalSettings
 from training.progress import Progress, unseen

@@ -11,8 +11,8 @@ from emostream.errors import ConfigError
 from emostream.media import load_clip
 from emostream.model.presets import from_preset
 from tests.training.clips import write_clip
-from training.data.features import cache_features, clip_key
-from training.data.manifest import Row
+from training.data.features import cache_features
+from training.data.manifest import Row, clip_key
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,7 @@ from tests.training.grpo_rig import policy
 from tests.training.sft_rig import Store, rig, rows
 from training.claims.extract import extract_claims
 from training.data.cues import Cues
-from training.data.features import clip_key
-from training.data.manifest import Row
+from training.data.manifest import Row, clip_key
 from training.sft.answers import AnswerWriter
 from training.sft.clarity import clear_cues, held_out_probabilities
 from training.sft.compose import compose
