@@ -112,7 +112,8 @@ class Rig:
             if source == "witness" or not labels_stop:
                 assert_every_window_is_accounted_for(labels)
         witness = [e for e in events if e.source == "witness"]
-        assert {e.state for e in witness if isinstance(e, Status)} == {"live"}
+        states = {(e.state, e.detail) for e in witness if isinstance(e, Status)}
+        assert states == {("live", "")}
         modalities = {
             (e.modalities.video, e.modalities.audio) for e in witness if isinstance(e, Label)
         }
