@@ -35,7 +35,11 @@ class Encoders(Protocol):
         ...
 
     def audio(self, mel_BFM: Tensor) -> Tensor:
-        """(B, F, M) log-mel -> (B, A, H) audio tokens."""
+        """(B, F, M) log-mel -> (B, A, H) audio tokens.
+
+        Of a tower that is standardised, what its encoder gives, (B, S, D): the rest depends on who speaks, see
+        `inference.voices`.
+        """
         ...
 
 
@@ -80,4 +84,6 @@ class TorchEncoders:
         return (self._backbone.mm_projector.join(before, now, gate_3),)
 
     def _encode_audio(self, mel_BFM: Tensor) -> tuple[Tensor, ...]:
+        if self._backbone.audio_tower.standardised:
+            return (self._backbone.audio_tower.encode(mel_BFM),)
         return (self._backbone.audio_projector(self._backbone.audio(mel_BFM)),)

@@ -19,6 +19,7 @@ from emostream.inference.prefill import Prefilled, WindowPrefill
 from emostream.inference.reasoning import ReasoningDecoder, ReasoningStep
 from emostream.inference.scoring import candidate_tree
 from emostream.inference.streaming import MediaTokens, MediaWindow, StreamingEncoder
+from emostream.inference.voices import Voices, voices_of
 from emostream.labels import DEFAULT_LABELS
 from emostream.model.modeling import EmostreamForCausalLM
 from emostream.model.processor import EmostreamProcessor
@@ -48,6 +49,7 @@ class Recognition:
         scores: Probability of each label, in the order of the label list.
         label: The likeliest.
         timing: Of the call that made it.
+        baseline_s: Seconds of the person's speech that the sound is standardised by; None where nobody is followed.
         prefilled: Where its prompt lies, for `Recognizer.start_reasoning`.
     """
 
@@ -56,6 +58,7 @@ class Recognition:
     label: str
     timing: Timing
     prefilled: Prefilled
+    baseline_s: float | None = None
 
 
 class Recognizer:
@@ -70,12 +73,14 @@ class Recognizer:
         encoders: What runs the towers; the model's own modules if None.
         slots: Reasoned answers at once.
         max_new_tokens: Longest reasoned answer.
+        voices: What is known of the people of a model whose audio tower is standardised; strangers if None.
 
     Attributes:
         slots: As given.
         runs_on: What runs the encoders, for people.
         most_samples: Sound that the model hears at a time, 16 kHz samples; of more, the newest.
         config: The model's.
+        voices: As given, or anew; None for a model that standardises no voices.
     """
 
     def __init__(
@@ -89,6 +94,7 @@ class Recognizer:
         encoders: Encoders | None = None,
         slots: int = 8,
         max_new_tokens: int = 256,
+        voices: Voices | None = None,
     ):
         instruction = instruction or processor.instruction
         style, tokenizer = model.config.answer_style, processor.tokenizer
@@ -98,7 +104,8 @@ class Recognizer:
             gate_3 = model.model.gate(*processor.gate_inputs(instruction))[0]
         encoders = encoders or TorchEncoders(model)
         self.runs_on = encoders.description
-        self._encoder = StreamingEncoder(encoders, processor, gate_3)
+        self.voices = voices or voices_of(model)
+        self._encoder = StreamingEncoder(encoders, processor, gate_3, self.voices)
         self._prefill = WindowPrefill(model, processor, self._tree, instruction)
         self._reasoning = ReasoningDecoder(
             model,
@@ -212,8 +219,9 @@ class Recognizer:
                 label=max(named, key=named.__getitem__),
                 timing=timing,
                 prefilled=place,
+                baseline_s=media.baseline_s,
             )
-            for source, row, place in zip(sources, scores, prefilled, strict=True)
+            for source, row, place, media in zip(sources, scores, prefilled, tokens, strict=True)
         ]
 
     def start_reasoning(self, recognition: Recognition) -> None:

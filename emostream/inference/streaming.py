@@ -5,7 +5,7 @@ window that moved on by n frames costs n frames of vision and n + 1 joins, and i
 whole. Audio is encoded whole each time: Whisper is bidirectional and its features are normalised over the clip.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,8 +15,10 @@ from torch import Tensor
 
 from emostream.errors import InputError
 from emostream.inference.encoders import Encoders
+from emostream.inference.voices import Voices
 from emostream.model.connector import FrameFeatures
 from emostream.model.processor import EmostreamProcessor
+from emostream.people.voice_baseline import VoiceStretch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,12 +31,14 @@ class MediaWindow:
             costs nothing. Empty without video.
         frames: T arrays (H, W, 3) uint8 RGB.
         audio: (S,) float32 mono PCM at 16 kHz in [-1, 1], or None without audio.
+        voice: Whose voice it is, for a model that gets to know voices; None: a stranger's.
     """
 
     source: str
     keys: tuple[Hashable, ...] = ()
     frames: tuple[NDArray[np.uint8], ...] = ()
     audio: NDArray[np.float32] | None = None
+    voice: VoiceStretch | None = None
 
     def __post_init__(self) -> None:
         if len(self.keys) != len(self.frames):
@@ -52,10 +56,12 @@ class MediaTokens:
     Attributes:
         visual: (T * Q*Q, H), or None without video.
         audio: (A, H), or None without audio.
+        baseline_s: Seconds of the person's speech that the sound is standardised by; None where nobody is followed.
     """
 
     visual: Tensor | None
     audio: Tensor | None
+    baseline_s: float | None = None
 
 
 @dataclass(slots=True)
@@ -71,16 +77,24 @@ class StreamingEncoder:
         encoders: What runs the networks.
         processor: Prepares pixels and mel frames.
         gate: (3,) branch weights of the prompt's instruction.
+        voices: Of a model whose audio tower is standardised; None for others.
 
     Attributes:
         frames_encoded: Frames that went through the vision tower so far.
         pairs_joined: Steps that went through the temporal stage so far.
     """
 
-    def __init__(self, encoders: Encoders, processor: EmostreamProcessor, gate: Tensor):
+    def __init__(
+        self,
+        encoders: Encoders,
+        processor: EmostreamProcessor,
+        gate: Tensor,
+        voices: Voices | None = None,
+    ):
         self._encoders = encoders
         self._processor = processor
         self._gate = gate
+        self._voices = voices
         self._caches: dict[str, _Cache] = {}
         self.frames_encoded = 0
         self.pairs_joined = 0
@@ -95,19 +109,21 @@ class StreamingEncoder:
         self._join_pairs(windows)
         audio = self._encode_audio(windows)
         out = []
-        for window, audio_tokens in zip(windows, audio, strict=True):
+        for window, (audio_tokens, baseline_s) in zip(windows, audio, strict=True):
             visual = None
             if window.keys:
                 joined = self._caches[window.source].joined
                 visual = torch.cat([joined[pair] for pair in _pairs(window)])
-            out.append(MediaTokens(visual, audio_tokens))
+            out.append(MediaTokens(visual, audio_tokens, baseline_s))
         for window in {window.source: window for window in windows}.values():
             self._trim(window)
         return out
 
     def forget(self, source: str) -> None:
-        """Drop a source's cache; needed when its keys start anew or it went away."""
+        """Drop a source's cache and person; needed when its keys start anew or it went away."""
         self._caches.pop(source, None)
+        if self._voices is not None:
+            self._voices.forget(source)
 
     def _encode_frames(self, windows: Sequence[MediaWindow]) -> None:
         new: dict[tuple[str, Hashable], NDArray[np.uint8]] = {}
@@ -146,13 +162,33 @@ class StreamingEncoder:
             self._caches[source].joined[pair] = token
         self.pairs_joined += len(new)
 
-    def _encode_audio(self, windows: Sequence[MediaWindow]) -> list[Tensor | None]:
+    def _encode_audio(
+        self, windows: Sequence[MediaWindow]
+    ) -> list[tuple[Tensor | None, float | None]]:
+        """Tokens of each window's sound, and how much of each person was heard before."""
         heard = [window for window in windows if window.audio is not None]
-        if not heard:
-            return [None] * len(windows)
-        mel_BFM = torch.stack([self._processor.mel(w.audio) for w in heard if w.audio is not None])
-        tokens = iter(self._encoders.audio(mel_BFM))
-        return [None if window.audio is None else next(tokens) for window in windows]
+        found: Iterator[tuple[Tensor, float | None]] = iter(())
+        if heard:
+            mel_BFM = torch.stack(
+                [self._processor.mel(w.audio) for w in heard if w.audio is not None]
+            )
+            tokens = self._encoders.audio(mel_BFM)
+            baselines: list[float | None] = [None] * len(heard)
+            if self._voices is not None:
+                x_BSD, baselines = self._voices.standardised(
+                    [w.source for w in heard], [w.voice for w in heard], mel_BFM, tokens
+                )
+                tokens = self._voices.tokens(x_BSD)
+            found = iter(zip(tokens, baselines, strict=True))
+        return [
+            (None, self._heard_s(window)) if window.audio is None else next(found)
+            for window in windows
+        ]
+
+    def _heard_s(self, window: MediaWindow) -> float | None:
+        if self._voices is None:
+            return None
+        return self._voices.heard_s(window.source, window.voice)
 
     def _trim(self, window: MediaWindow) -> None:
         """Keep what the next window can use: windows move forward only."""

@@ -265,9 +265,15 @@ class EmostreamForCausalLM(Qwen2ForCausalLM):
     def drop_encoders(self) -> None:
         """Free SigLIP, Whisper and the connector, for good, where something else runs them.
 
-        From then on media are given as `visual_embeds` and `audio_embeds`, and the model can no longer be saved.
+        From then on media are given as `visual_embeds` and `audio_embeds`, and the model can no longer be saved. What
+        is behind the encoder of a standardised audio tower is small, and stays: what it is given depends on who speaks.
         """
-        for name in ("vision_tower", "audio_tower", "mm_projector", "audio_projector"):
+        gone = ["vision_tower", "mm_projector"]
+        if self.config.standardises_voices:
+            del self.model.audio_tower.audio_tower["encoder"]
+        else:
+            gone += ["audio_tower", "audio_projector"]
+        for name in gone:
             delattr(self.model, name)
         self.unused_tensors = {}
 

@@ -117,6 +117,7 @@ class Attendance:
         left_out: How many are visible and not shown; None without pictures.
         voice: `attributed` to the person, the only one in view; `unattributed` while there are several; None if nobody
             speaks, or nobody is in view.
+        spoken: Where in the window somebody speaks, as `Listener.spoken`; None without sound.
     """
 
     people: int | None
@@ -125,6 +126,7 @@ class Attendance:
     absent: Absent
     left_out: int | None = None
     voice: str | None = None
+    spoken: tuple[tuple[int, int], ...] | None = None
 
 
 class People:

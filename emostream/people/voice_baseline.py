@@ -6,7 +6,9 @@ from his speech; until there is some, everybody's statistics stand in for it.
 B clips, F mel bands, M mel frames of 10 ms, S = M/2 encoder steps of 20 ms, D tower width.
 """
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import torch
@@ -82,39 +84,50 @@ class VoiceBaseline:
     Of two stretches of a and b seconds with means m, n and variances v, w, the mean is (a m + b n) / (a + b) and the
     variance (a v + b w) / (a + b) + a b (m - n)² / (a + b)²: as if both had been heard at once. Before a stretch of b
     seconds is added, a is cut to `KEPT_S` - b.
-
-    Attributes:
-        mean: (D,) float32; empty as long as nothing was heard.
-        variance: (D,) float32; likewise.
-        heard_s: Seconds of speech that they are of, up to `KEPT_S`.
     """
 
     def __init__(self) -> None:
+        self._known: tuple[Tensor, Tensor, float]
         self.reset()
 
     def reset(self) -> None:
         """Forget the person."""
-        self.mean, self.variance = torch.zeros(0), torch.zeros(0)
-        self.heard_s = 0.0
+        self._known = torch.zeros(0), torch.zeros(0), 0.0
+
+    @property
+    def mean(self) -> Tensor:
+        """(D,) float32; empty as long as nothing was heard."""
+        return self._known[0]
+
+    @property
+    def variance(self) -> Tensor:
+        """(D,) float32; likewise."""
+        return self._known[1]
+
+    @property
+    def heard_s(self) -> float:
+        """Seconds of speech that they are of, up to `KEPT_S`."""
+        return self._known[2]
 
     def hear(self, x_SD: Tensor, weight_S: Tensor) -> None:
-        """Add a stretch of sound.
+        """Add a stretch of sound, unless there is something in it that is no number.
 
         Args:
             x_SD: (S, D) features.
-            weight_S: (S,) how much of each step is speech of this person, 0 to 1, in the host's memory.
+            weight_S: (S,) how much of each step is to be added: 1 for a step of speech, 0 for what is none; in the
+                host's memory.
         """
-        if not x_SD.isfinite().all():
-            return
+        seconds = float(weight_S.sum()) * STEP_S
         mean, variance = moments(x_SD.float()[None], weight_S.to(x_SD.device)[None])
-        self.add(mean, variance, float(weight_S.sum()) * STEP_S)
+        if (mean + variance).isfinite().all():
+            self.add(mean, variance, seconds)
 
     def add(self, mean: Tensor, variance: Tensor, seconds: float) -> None:
         """Add what is known of a stretch of speech.
 
         Args:
-            mean: (D,).
-            variance: (D,).
+            mean: (D,) float32.
+            variance: (D,) float32.
             seconds: Of speech; nothing is added for 0.
         """
         if seconds <= 0:
@@ -122,13 +135,10 @@ class VoiceBaseline:
         kept_s = min(self.heard_s, max(0.0, KEPT_S - seconds))
         if kept_s:
             part = seconds / (kept_s + seconds)
-            apart = part * (1 - part) * (mean - self.mean) ** 2
-            mean, variance = (
-                torch.lerp(self.mean, mean, part),
-                torch.lerp(self.variance, variance, part) + apart,
-            )
-        self.mean, self.variance = mean, variance
-        self.heard_s = min(KEPT_S, kept_s + seconds)
+            before, spread = self.mean.to(mean.device), self.variance.to(mean.device)
+            variance = torch.lerp(spread, variance, part) + part * (1 - part) * (mean - before) ** 2
+            mean = torch.lerp(before, mean, part)
+        self._known = mean, variance, min(KEPT_S, kept_s + seconds)
 
     def blended(self, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
         """What to standardise by: everybody's at first, the person's the longer he was heard.
@@ -140,13 +150,98 @@ class VoiceBaseline:
             std: (D,) everybody's standard deviation.
 
         Returns:
-            Mean and standard deviation (D,).
+            Mean and standard deviation (D,), float32.
         """
+        mean, std = mean.float(), std.float()
         if not self.heard_s:
             return mean, std
         weight = self.heard_s / (self.heard_s + PRIOR_S)
-        variance = torch.lerp(std.float() ** 2, self.variance, weight)
+        variance = torch.lerp(std**2, self.variance.to(std.device), weight)
         return (
-            torch.lerp(mean.float(), self.mean, weight),
+            torch.lerp(mean, self.mean.to(mean.device), weight),
             variance.sqrt().clamp(min=LEAST_STD),
         )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VoiceStretch:
+    """Whose voice a window holds, and where in time.
+
+    Attributes:
+        start: Number of the window's first sample, 16 kHz, on a clock that runs through all windows of its source.
+        samples: How many it has; 0 without sound.
+        spoken: Where somebody speaks, on that clock; None where nobody listened.
+        person: Number of who is judged; None if unknown.
+        theirs: Whether the voice is theirs.
+    """
+
+    start: int
+    samples: int
+    spoken: tuple[tuple[int, int], ...] | None = None
+    person: int | None = None
+    theirs: bool = True
+
+
+class HeardVoice:
+    """Follows the person of one source from window to window; windows move forward.
+
+    A window is standardised by what was heard before it, and then adds its own speech: all of it, each step weighed by
+    the part of the window that is new, so that each stretch of sound counts once while it passes through. The newest
+    steps alone would not do: what an encoder gives depends on where in a window a step stands.
+
+    Args:
+        baseline: What is known already, of the one person whom this source ever shows; None: whoever comes is a
+            stranger, and so is the next.
+    """
+
+    def __init__(self, baseline: VoiceBaseline | None = None) -> None:
+        self._stays = baseline is not None
+        self.baseline = VoiceBaseline() if baseline is None else baseline
+        self._whose: int | None = None
+        self._heard_to: float = -math.inf  # sample behind what was learned, or is not to be
+        self._since: float = -math.inf  # what is before may be somebody else's
+        self._last: tuple[tuple[int, int], tuple[Tensor, Tensor, float]] | None = None
+
+    def take(
+        self, x_SD: Tensor, mel_FM: Tensor, voice: VoiceStretch, mean: Tensor, std: Tensor
+    ) -> tuple[Tensor, Tensor, float]:
+        """What to standardise a window's sound by; the window is learned from then.
+
+        The same window once more is standardised as before, and teaches nothing.
+
+        Args:
+            x_SD: (S, D) what `AudioTower.encode` gives of it.
+            mel_FM: (F, M) its log-mel, in the host's memory.
+            voice: Whose it is.
+            mean: (D,) everybody's.
+            std: (D,) everybody's standard deviation.
+
+        Returns:
+            Mean and standard deviation (D,), and seconds of this person's speech behind them.
+        """
+        place = voice.start, voice.start + voice.samples
+        if self._last is not None and self._last[0] == place:
+            return self._last[1]
+        heard_s = self.turn_to(voice)
+        found = (*self.baseline.blended(mean, std), heard_s)
+        self._last = place, found
+        new = place[1] - max(place[0], self._heard_to)
+        if voice.theirs and place[0] >= self._since and new > 0:
+            weight_S = speech_of(mel_FM, voice.spoken, voice.start) * (new / voice.samples)
+            self.baseline.hear(x_SD, weight_S)
+            self._heard_to = place[1]
+        if not voice.theirs:
+            self._heard_to = self._since = place[1]
+        return found
+
+    def turn_to(self, voice: VoiceStretch) -> float:
+        """Begin anew if somebody else is there; seconds of the speech of whoever is there now."""
+        stop = voice.start + voice.samples
+        if stop < self._heard_to:  # another clock
+            self._heard_to = self._since = -math.inf
+        if voice.person is not None:
+            if self._whose not in (None, voice.person) and not self._stays:
+                self.baseline.reset()
+                self._heard_to = self._since = stop
+            self._whose = voice.person
+        return self.baseline.heard_s

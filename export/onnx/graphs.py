@@ -54,14 +54,19 @@ class JoinGraph(nn.Module):
 
 
 class AudioGraph(nn.Module):
-    """Whisper's encoder, pooling and projector."""
+    """Whisper's encoder, pooling and projector; of a tower that is standardised, the encoder alone.
+
+    What is behind it depends on who speaks, and is small: torch runs it (`emostream.inference.voices`).
+    """
 
     def __init__(self, model: EmostreamForCausalLM):
         super().__init__()
         self.tower, self.projector = model.model.audio_tower, model.model.audio_projector
 
     def forward(self, mel_BFM: Tensor) -> Tensor:
-        """(B, F, M) -> (B, A, H)."""
+        """(B, F, M) -> (B, A, H), or (B, S, D)."""
+        if self.tower.standardised:
+            return self.tower.encode(mel_BFM).float()
         tokens: Tensor = self.projector(pool_audio(self.tower(mel_BFM)))
         return tokens.float()
 

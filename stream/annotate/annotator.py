@@ -158,7 +158,7 @@ class Annotator:
     ) -> None:
         from emostream.inference.recognizer import Timing
 
-        recognized = self._recognizer.recognize([media_window(window) for window, _ in windows])
+        recognized = self._recognizer.recognize([media_window(*attended) for attended in windows])
         due: dict[str, tuple[Label, Recognition]] = {}
         labels = []
         for (window, state.attendance), recognition in zip(windows, recognized, strict=True):

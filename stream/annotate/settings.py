@@ -43,6 +43,10 @@ class Settings:
 
         if self.inference.people > 1:
             raise ConfigError(f"annotate: --people {self.inference.people}: wanted 0 or 1.")
+        if self.model.baseline_file is not None:
+            raise ConfigError(
+                f"annotate: --baseline {self.model.baseline}: wanted off, or nothing: each file is a person of its own."
+            )
         for format in self.formats:
             if format not in FORMATS:
                 raise ConfigError(f"--format {format}: wanted some of {', '.join(FORMATS)}.")

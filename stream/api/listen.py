@@ -96,6 +96,7 @@ def listen(
     people: int | Literal["all"] = 1,
     reason_every_s: float = 5.0,
     engines: Location | None = None,
+    baseline: Location | None = None,
 ) -> Listening:
     """Watch and listen live: run the pipeline of `emostream run` and iterate over what it publishes.
 
@@ -125,6 +126,7 @@ def listen(
             with `-p2`; "all" is 8 at most. What nobody is in is left out; 0: judge whatever is there.
         reason_every_s: Seconds between explanations; 0 for none.
         engines: Export directory whose graphs run the encoders.
+        baseline: File that keeps what is known of this person's voice; "off" judges every voice as a stranger's.
 
     Raises:
         EmostreamError: The pipeline cannot start; the message is its own. What fails later, the loading of the model
@@ -146,6 +148,7 @@ def listen(
         "people": people,
         "reason-every-s": reason_every_s,
         "engines": None if engines is None else Path(engines),
+        "baseline": None if baseline is None else os.fspath(baseline),
     }
     arguments = [f"--source={text}" for text in texts]
     arguments += [f"--{name}={value}" for name, value in options.items() if value is not None]

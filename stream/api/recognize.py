@@ -19,7 +19,7 @@ from stream.capture.sources import MediaSource, parse_sources
 from stream.capture.supervisor import Supervisor
 from stream.pubsub.messages import EventT, Label, Reasoning
 from stream.serve.loop import InferenceLoop
-from stream.serve.model import TINY, ModelConfig, load_recognizer
+from stream.serve.model import TINY, ModelConfig, check_one_person, load_recognizer
 from stream.serve.run import captures
 from stream.transport.receiver import Receiver
 from stream.windows.config import InferenceConfig
@@ -69,6 +69,7 @@ def recognize(
     people: int | Literal["all"] = 1,
     reason_every_s: float = 5.0,
     engines: str | os.PathLike[str] | None = None,
+    baseline: str | os.PathLike[str] | None = None,
 ) -> list[Label | Reasoning]:
     """Labels and reasons of a video or sound file.
 
@@ -89,6 +90,7 @@ def recognize(
             with `-p2`; "all" is 8 at most. What nobody is in is left out; 0: judge whatever is there.
         reason_every_s: Seconds between explanations; 0 for none.
         engines: Export directory whose graphs run the encoders.
+        baseline: File that keeps what is known of this person's voice; "off" judges every voice as a stranger's.
 
     Raises:
         MediaError: The file cannot be read.
@@ -108,14 +110,16 @@ def recognize(
             device=device,
             labels=DEFAULT_LABELS if labels is None else tuple(labels),
             engines=None if engines is None else Path(engines),
+            baseline=None if baseline is None else os.fspath(baseline),
         )
+        check_one_person(config, 1, MOST_PEOPLE if people == "all" else people)
         model_name = config.name
         recognizer = load_recognizer(config)
-    elif device is None and labels is None and engines is None:
+    elif device is None and labels is None and engines is None and baseline is None:
         model_name, recognizer = GIVEN, model
     else:
         raise ConfigError(
-            "recognize: device, labels and engines are those of the Recognizer given."
+            "recognize: device, labels, engines and baseline are those of the Recognizer given."
         )
     inference = InferenceConfig(
         window_s=window_s,

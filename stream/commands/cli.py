@@ -270,6 +270,12 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", choices=DTYPES)
     parser.add_argument("--labels", metavar="A,B,…", help="label list instead of the seven")
     parser.add_argument(
+        "--baseline",
+        metavar="FILE|off",
+        help="keep what is known of this person's voice in a file, and go on from it if it is there; off: judge every "
+        "voice as a stranger's",
+    )
+    parser.add_argument(
         "--audio-context-s",
         type=float,
         metavar="S",
@@ -342,11 +348,13 @@ def _infer(options: argparse.Namespace) -> None:
     from emostream.media import MediaStats
     from stream.capture.sources import parse_sources
     from stream.commands.offline import infer, write_labels
-    from stream.serve.model import load
+    from stream.serve.model import check_one_person, load, load_voices
 
     config = _model_config(options)
+    check_one_person(config, 1, options.people)
     [source] = parse_sources([options.file], None, None, "")
     model, processor = load(config)
+    voices = load_voices(config, model)
     stats = MediaStats()
     labels = infer(
         options.file,
@@ -357,8 +365,11 @@ def _infer(options: argparse.Namespace) -> None:
         source=options.name or source.name,
         audio_track=options.audio_track,
         stats=stats,
+        voices=voices,
     )
     count = write_labels(labels, options.out)
+    if voices is not None:
+        voices.save()
     for problem in stats.problems:
         print(f"{options.file}: {problem}", file=sys.stderr)
     print(f"{count} label{'s' * (count != 1)} written to {options.out}", file=sys.stderr)
@@ -390,6 +401,7 @@ def _model_config(options: argparse.Namespace) -> ModelConfig:
         audio_context_s=options.audio_context_s,
         engines=getattr(options, "engines", None),
         backend=getattr(options, "backend", None),
+        baseline=options.baseline,
     )
 
 

@@ -18,10 +18,12 @@ from transformers import DynamicCache
 
 from emostream.answers import compose_answer
 from emostream.inference.kv_cache import CACHE_ARGUMENT
+from emostream.inference.voices import Voices, voices_of
 from emostream.media import MediaStats
 from emostream.model.modeling import EmostreamForCausalLM
 from emostream.model.processor import EmostreamProcessor
 from emostream.people.presence import Attendance
+from emostream.people.voice_baseline import VoiceStretch
 from stream.commands.file_windows import file_windows
 from stream.pubsub.messages import Label, Latency, encode
 from stream.pubsub.messages import Window as Stretch
@@ -31,6 +33,7 @@ from stream.windows.config import InferenceConfig
 from stream.windows.person_names import check_person_names
 from stream.windows.presence_fields import NOBODY, presence_fields, track_of
 from stream.windows.smoothing import Rolling
+from stream.windows.voice import voice_stretch
 from stream.windows.window import Window
 
 SESSION = "infer"
@@ -46,6 +49,7 @@ def infer(
     source: str,
     audio_track: int | None = None,
     stats: MediaStats | None = None,
+    voices: Voices | None = None,
 ) -> Iterator[Label]:
     """Label messages of a file, with the window ids that the live pipeline gives them.
 
@@ -58,6 +62,7 @@ def infer(
         source: Name in the messages; of several people, of the first.
         audio_track: Which of several sound tracks, from 1; None takes the best one with sound in it.
         stats: Where to count, and to note for people, what reading meets.
+        voices: What is known of people before, if the model gets to know their voices; nothing if None.
 
     Raises:
         MediaError: The file cannot be read.
@@ -65,6 +70,7 @@ def infer(
     """
     check_person_names([source], config.people)
     stats = MediaStats() if stats is None else stats
+    voices = voices or voices_of(model)
     windows = file_windows(
         path,
         config,
@@ -86,7 +92,7 @@ def infer(
             if seen.source not in judged:
                 judged[seen.source] = _Judged(Rolling(config.smoothing_s, config.hysteresis))
             yield judged[seen.source].label(
-                seen, found, model, processor, labels, config.model_name
+                seen, found, model, processor, labels, config.model_name, voices
             )
     if nobody:
         stats.note(f"no label for {nobody} window{'s' * (nobody != 1)}: {NOBODY}")
@@ -109,10 +115,14 @@ class _Judged:
         processor: EmostreamProcessor,
         labels: tuple[str, ...],
         model_name: str,
+        voices: Voices | None,
     ) -> Label:
         begun_s = time.perf_counter()
         frames = [frame.rgb for frame in window.frames]
-        scores = _scores(model, processor, labels, frames, window.pcm)
+        voice = voice_stretch(window, found)
+        scores, baseline_s = _scores(
+            model, processor, labels, frames, window.pcm, window.source, voice, voices
+        )
         spent_ms = 1e3 * (time.perf_counter() - begun_s)
         self.seq += 1
         return Label(
@@ -135,6 +145,7 @@ class _Judged:
                 capture=0.0, queue=0.0, encode=0.0, prefill=spent_ms, decode=0.0, total=spent_ms
             ),
             model=model_name,
+            baseline_s=baseline_s,
             **presence_fields(found),
         )
 
@@ -167,15 +178,26 @@ def _scores(
     labels: tuple[str, ...],
     frames: Sequence[NDArray[np.uint8]],
     audio: NDArray[np.float32] | None,
-) -> dict[str, float]:
-    """Each candidate behind the prompt in a pass of its own; summed log-probability behind what all share."""
+    source: str,
+    voice: VoiceStretch,
+    voices: Voices | None,
+) -> tuple[dict[str, float], float | None]:
+    """Each candidate behind the prompt in a pass of its own; summed log-probability behind what all share.
+
+    And how much of the person's speech was heard before.
+    """
     # A stream may change its size within a window: each frame is squared by itself, as live.
     squared = [processor.pixels(frame[None]) for frame in frames]
     stand_in = np.zeros((len(frames), 1, 1, 3), np.uint8) if frames else None
     inputs = processor(frames=stand_in, audio=audio)
     if squared:
         inputs["pixel_values_videos"] = torch.cat(squared)[None]
+    baseline_s = None if voices is None else voices.heard_s(source, voice)
     inputs = inputs.to(model.device)
+    if voices is not None and (mel_1FM := inputs.pop("input_features", None)) is not None:
+        x_1SD = model.model.audio_tower.encode(mel_1FM)
+        x_1SD, [baseline_s] = voices.standardised([source], [voice], mel_1FM.cpu(), x_1SD)
+        inputs["audio_embeds"] = voices.tokens(x_1SD)
     cache = DynamicCache(config=model.config)
     first = model(**inputs, use_cache=True, logits_to_keep=1, **{CACHE_ARGUMENT: cache}).logits
     candidates = [_candidate(processor, label, model.config.answer_style) for label in labels]
@@ -194,7 +216,7 @@ def _scores(
         picked = logits.log_softmax(-1).gather(1, tokens[0][:, None])[:, 0]
         totals.append(picked[shared:].sum())
     probabilities = torch.stack(totals).softmax(0).tolist()
-    return dict(zip(labels, probabilities, strict=True))
+    return dict(zip(labels, probabilities, strict=True)), baseline_s
 
 
 def _candidate(processor: EmostreamProcessor, label: str, style: str) -> list[int]:

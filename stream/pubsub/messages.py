@@ -254,6 +254,8 @@ class Label(_Envelope, frozen=True, kw_only=True):
         voice: attributed: the only person in view speaks. unattributed: several were in view in this window and
             somebody speaks, so that each is judged by the picture alone. null: nobody speaks, nobody is in view, or
             nobody looked.
+        baseline_s: How much of this person's speech has been heard before this window, seconds: what the voice is
+            judged against, up to 300; null for models that judge every voice as a stranger's, and with --baseline off.
     """
 
     topic: Annotated[str, Meta(pattern=rf"^emotion\.{SOURCE_PATTERN}\.label$")] = ""
@@ -274,6 +276,7 @@ class Label(_Envelope, frozen=True, kw_only=True):
     absent: Absent | None = None
     left_out: Count | None = None
     voice: str | None = None
+    baseline_s: NonNegative | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -91,6 +91,7 @@ def label_message(
             total=1e3 * (now_s - captured_s),
         ),
         model=model,
+        baseline_s=recognition.baseline_s,
         **presence_fields(state.attendance),
     )
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from emostream.errors import ConfigError
 from emostream.people.limits import MOST_PEOPLE
 from stream.pubsub.messages import Label, Status
 from stream.pubsub.publisher import Outlet
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from emostream.inference.reasoning import ReasoningStep
     from emostream.inference.recognizer import Recognition, Recognizer
     from emostream.inference.streaming import MediaWindow
+    from emostream.people.presence import Attendance
     from stream.windows.attendance import Attendant
 
 POLL_MS = 100
@@ -131,6 +133,8 @@ class InferenceLoop:
             import_torch()
             with self._interruptible():
                 self._recognizer = self._load()
+                if self._recognizer.voices is not None and len(self._asked_for) == 1:
+                    [self._recognizer.voices.keeps] = self._asked_for  # not a visitor
                 self._warm_up()
             self._go_live()
             while not self._stop and not self._over():
@@ -145,6 +149,7 @@ class InferenceLoop:
             self._stop = True
             self._receiver.wake()
             receiving.join()
+            self._keep_baseline()
             for state in self._everyone():
                 state.state = "stopped"
             self._publish_status(time.perf_counter())
@@ -224,10 +229,20 @@ class InferenceLoop:
                 return
         if windows:
             self._label(windows)
+            self._keep_baseline(due=True)
         else:
             self._explain_the_last()
             self._reason()
         self._retire()
+
+    def _keep_baseline(self, *, due: bool = False) -> None:
+        """Write down what is known of the person, if that is wanted; a full disk ends nothing."""
+        recognizer = getattr(self, "_recognizer", None)
+        if recognizer is not None and recognizer.voices is not None:
+            try:
+                recognizer.voices.save(due=due)
+            except ConfigError as error:
+                _log.warning("%s", error)
 
     def _retire(self) -> None:
         """Say that visitors and people who have left are gone, and forget them.
@@ -289,7 +304,9 @@ class InferenceLoop:
         if not seen:
             return
         with self._interruptible():
-            recognized = self._recognizer.recognize([media_window(w) for _, w, _ in seen])
+            recognized = self._recognizer.recognize(
+                [media_window(window, person.attendance) for person, window, _ in seen]
+            )
         for (state, window, ready_s), recognition in zip(seen, recognized, strict=True):
             label = self._publish_label(state, window, recognition, ready_s, begun_s, looked_s)
             captured_s = capture_time_s(state, window, ready_s)
@@ -462,13 +479,15 @@ class InferenceLoop:
             return not self._dynamic and all(state.finished or state.failed for state in states)
 
 
-def media_window(window: Window) -> MediaWindow:
-    """A windower's window as the model takes it."""
+def media_window(window: Window, found: Attendance | None = None) -> MediaWindow:
+    """A windower's window as the model takes it, and who is in it."""
     from emostream.inference.streaming import MediaWindow
+    from stream.windows.voice import voice_stretch
 
     return MediaWindow(
         source=window.source,
         keys=tuple((frame.key, frame.whose) for frame in window.frames),
         frames=tuple(np.asarray(frame.rgb) for frame in window.frames),
         audio=window.pcm,
+        voice=voice_stretch(window, found),
     )

@@ -11,12 +11,14 @@ from emostream.labels import DEFAULT_LABELS, validate_labels
 
 if TYPE_CHECKING:
     from emostream.inference.recognizer import Recognizer
+    from emostream.inference.voices import Voices
     from emostream.model.modeling import EmostreamForCausalLM
     from emostream.model.processor import EmostreamProcessor
 
 TINY = "tiny"
 DTYPES = ("float32", "bfloat16", "float16")
 SMALL_PARAMETERS = 50_000_000
+BASELINE_OFF = "off"
 BACKENDS = ("torch", "onnxruntime", "tensorrt")
 
 
@@ -34,6 +36,8 @@ class ModelConfig:
         slots: Reasoned answers at once.
         engines: Export directory whose graphs run the encoders; None runs the model's own modules.
         backend: What runs the encoders; None is what `engines` was built for, and torch without engines.
+        baseline: File that keeps what is known of the voice of the one person who is shown; `off`: nobody is got to
+            know; None: everybody is, and nothing is kept.
     """
 
     model: str = TINY
@@ -45,6 +49,7 @@ class ModelConfig:
     slots: int = 8
     engines: Path | None = None
     backend: str | None = None
+    baseline: str | None = None
 
     def __post_init__(self) -> None:
         validate_labels(self.labels)
@@ -59,8 +64,15 @@ class ModelConfig:
                 f"--backend {self.backend} runs exported encoders and needs --engines DIR. Make them: "
                 f"emostream-export build {self.model} --out DIR"
             )
+        if self.baseline == "":
+            raise ConfigError(f"--baseline: wanted a file's name, or {BASELINE_OFF}.")
         if self.dtype is not None and self.dtype not in DTYPES:
             raise ConfigError(f"--dtype {self.dtype}: wanted one of {', '.join(DTYPES)}.")
+
+    @property
+    def baseline_file(self) -> str | None:
+        """Where a person's baseline is kept, if it is."""
+        return None if self.baseline == BASELINE_OFF else self.baseline
 
     @property
     def name(self) -> str:
@@ -115,6 +127,7 @@ def load_recognizer(config: ModelConfig) -> "Recognizer":
     from emostream.inference.recognizer import Recognizer
 
     model, processor = load(config)
+    voices = load_voices(config, model)
     engines = _checked_engines(config)
     if engines is None:
         encoders = None
@@ -130,7 +143,38 @@ def load_recognizer(config: ModelConfig) -> "Recognizer":
         encoders=encoders,
         slots=config.slots,
         max_new_tokens=config.max_new_tokens,
+        voices=voices,
     )
+
+
+def load_voices(config: ModelConfig, model: "EmostreamForCausalLM") -> "Voices | None":
+    """What a model knows of people's voices; None if it judges every voice as a stranger's by nature.
+
+    Raises:
+        ConfigError: The baseline cannot be read, or the model has none.
+    """
+    from emostream.inference.voices import voices_of
+
+    return voices_of(model, follow=config.baseline != BASELINE_OFF, file=config.baseline_file)
+
+
+def check_one_person(config: ModelConfig, sources: int, people: int) -> None:
+    """See to it that there is only one person where a person's baseline is to be kept.
+
+    Args:
+        config: Names the file.
+        sources: How many there are; 0 for whoever connects.
+        people: How many are shown of each.
+
+    Raises:
+        ConfigError: There may be more.
+    """
+    if config.baseline_file is not None and (sources != 1 or people > 1):
+        what = f"--people {people}" if sources == 1 else f"{sources or 'any number of'} sources"
+        raise ConfigError(
+            f"--baseline {config.baseline} keeps one person's voice, and with {what} there may be more. Run one source "
+            "with --people 1 for each, or leave --baseline out."
+        )
 
 
 def _checked_engines(config: ModelConfig) -> Path | None:

@@ -17,7 +17,7 @@ from stream.capture.supervisor import Capture, Supervisor
 from stream.pubsub.messages import DEFAULT_ENDPOINT, Encoding
 from stream.pubsub.publisher import Publisher
 from stream.serve.loop import InferenceLoop
-from stream.serve.model import ModelConfig, load_recognizer
+from stream.serve.model import ModelConfig, check_one_person, load_recognizer
 from stream.sockets import endpoints, security
 from stream.transport.protocol import Clock
 from stream.transport.receiver import Receiver
@@ -68,6 +68,9 @@ def run(config: RunConfig) -> int:
     Raises:
         EmostreamError: The configuration cannot work; nothing has been started then.
     """
+    dynamic = config.ingest is not None or config.web is not None
+    local = 0 if config.ingest is not None else len(config.sources)
+    check_one_person(config.model, local, config.inference.people)
     keys = None if config.curve is None else security.load_server_keys(config.curve)
     with ExitStack() as stack:
         publisher = stack.enter_context(
@@ -93,7 +96,7 @@ def run(config: RunConfig) -> int:
             publisher,
             config.inference,
             {source.name: _clock(source) for source in config.sources},
-            dynamic=config.ingest is not None or config.web is not None,
+            dynamic=dynamic,
         )
         stop_on_signals(loop.stop, stack)
         _end_with_parent()

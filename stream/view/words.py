@@ -106,6 +106,8 @@ def health(view: SourceView, look: Look, width: int) -> list[Text]:
     if (found := view.presence) is not None:
         missing = found.absent is not None and (found.absent.video or found.absent.audio)
         facts.insert(0, _fact("there", look.clean(presence(found)), "yellow" if missing else ""))
+    if label is not None and label.baseline_s is not None:
+        facts.append(_fact("voice known", f"{label.baseline_s:.0f} s"))
     if status is not None:
         facts.append(_fact("hops/s", f"{status.hops_per_s:.1f}"))
         facts.append(_fact("fps", f"{status.fps_in:.1f}"))

@@ -82,7 +82,10 @@ class Attendant:
         crowd = several(self._scenes.values())
         taken = () if scene is None else scene.taken[1:]
         places = [0, *(place for place, whose in enumerate(taken, 1) if whose)]
-        found = [attendance(scene, ratio, place, crowd=crowd) for place in places]
+        spoken = None if ratio is None else tuple(self._people.spoken)
+        found = [
+            replace(attendance(scene, ratio, place, crowd=crowd), spoken=spoken) for place in places
+        ]
         return [
             (self._left(window, place, who), who) for place, who in zip(places, found, strict=True)
         ]

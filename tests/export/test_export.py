@@ -16,6 +16,7 @@ import torch
 from emostream import load_model, save_model
 from emostream.checkpoint.resolve import find_checkpoint
 from emostream.inference.recognizer import Recognizer
+from emostream.people.voice_baseline import VoiceStretch
 from export import cli
 from export.bound import LARGEST_BATCH, BoundGraph
 from export.errors import ExportError
@@ -70,13 +71,31 @@ def test_the_streaming_path_gives_the_same_labels_on_it(engines, checkpoint, win
     assert compiled.encoder.frames_encoded == plain.encoder.frames_encoded
 
 
-def test_a_tower_of_convolutions_and_a_standardised_one_export_like_others(tmp_path):
+def test_a_tower_of_convolutions_and_a_standardised_one_export_like_others(tmp_path, window):
     folder = save_model(*small_model(2, "small"), tmp_path / "small")
     manifest = Manifest.read(built(folder, tmp_path / "engines"))
     assert manifest.graphs["vision"]["shapes"]["pixels"][1:] == [3, 64, 64]
     rows = json.loads((tmp_path / "engines" / "verify.json").read_text())["rows"]
     assert {row["graph"] for row in rows} >= {"vision", "join", "audio"}
     assert all(row["relative_l2"] < 1e-4 for row in rows)
+    # With the towers gone, as they are served: what is behind the encoder follows the person.
+    model, processor = load_model(folder)
+    plain = Recognizer(model, processor)
+    wanted = [plain.recognize([known(window(start), start)])[0] for start in range(3)]
+    model.drop_encoders()
+    encoders = OnnxEncoders(tmp_path / "engines", model.device, model.dtype)
+    compiled = Recognizer(model, processor, encoders=encoders)
+    for start, expected in enumerate(wanted):
+        [found] = compiled.recognize([known(window(start), start)])
+        assert found.scores == pytest.approx(expected.scores, abs=1e-4)
+        assert found.baseline_s == expected.baseline_s
+    assert wanted[2].baseline_s > wanted[1].baseline_s > wanted[0].baseline_s
+
+
+def known(window, start):
+    """A window as the live path gives it, of a person in view."""
+    voice = VoiceStretch(start=8000 * start, samples=64_000, person=1)
+    return replace(window, voice=voice)
 
 
 def test_in_int8_no_source_changes_another(int8_engines, checkpoint, window):

@@ -177,6 +177,7 @@ export class Card {
     };
     if (there.people != null) facts.people = there.people;
     if (there.speech_ratio != null) facts.speech = percent(there.speech_ratio);
+    if (label.baseline_s != null) facts["voice known"] = `${label.baseline_s.toFixed(0)} s`;
     if (this.status) facts.rate = `${this.status.fps_in.toFixed(0)} frames/s, ${this.status.hops_per_s.toFixed(1)} labels/s`;
     const { frames, audio_ms, windows } = label.dropped;
     facts.dropped = `${frames} frames, ${(audio_ms / 1000).toFixed(1)} s, ${windows} windows`;

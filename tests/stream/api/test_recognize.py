@@ -3,10 +3,16 @@
 from importlib.resources import as_file, files
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 import emostream
+from emostream import save_model
 from emostream.errors import ConfigError, MediaError
+from emostream.media import read_audio
+from emostream.model.presets import from_preset
 from stream.pubsub import recording
 from stream.serve.model import ModelConfig, load_recognizer
 from tests.media_factory import Audio, Video, noise, write_media
@@ -68,3 +74,66 @@ def test_what_is_no_media_file_is_refused_by_name(tmp_path):
     (tmp_path / "text.mp4").write_text("not a film")
     with pytest.raises(MediaError, match=r"text\.mp4"):
         emostream.recognize(tmp_path / "text.mp4")
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A model that gets to know voices, with random weights, and a sound file with talk in it."""
+    folder = tmp_path_factory.mktemp("small")
+    with as_file(files("stream").joinpath("assets", "demo.mp4")) as demo:
+        pcm = read_audio(demo, 0, 6.5).pcm
+    sound = Audio(
+        duration_s=6.0, codec="pcm_s16le", sound=lambda t: pcm[np.rint(16_000 * t).astype(int)]
+    )
+    return save_model(*from_preset("small"), folder / "model"), write_media(
+        folder / "a.wav", None, sound
+    )
+
+
+def test_a_voice_is_known_from_one_file_to_the_next_where_that_is_wanted(small, tmp_path):
+    model, clip = small
+    kept, out = tmp_path / "me", tmp_path / "reference.jsonl"
+    first = emostream.recognize(clip, model=model, reason_every_s=0, baseline=kept)
+    told = run_command(
+        *("infer", str(clip), "--model", str(model), "--out", str(out)),
+        *("--baseline", str(tmp_path / "other"), "--people", "1"),
+    )
+    assert told.returncode == 0, told.stderr
+    reference = list(recording.read(out))
+    assert [label.window for label in first] == [label.window for label in reference]
+    for label, wanted in zip(first, reference, strict=True):
+        assert label.scores == pytest.approx(wanted.scores, abs=1e-4)
+        assert label.baseline_s == pytest.approx(wanted.baseline_s)
+    assert first[0].baseline_s == 0
+    [mine, theirs] = ({**load_file(file)} for file in (kept, tmp_path / "other"))
+    for name, value in mine.items():
+        torch.testing.assert_close(value, theirs[name], rtol=1e-3, atol=1e-4)
+    again = emostream.recognize(clip, model=model, reason_every_s=0, baseline=kept)
+    assert again[0].baseline_s > first[-1].baseline_s
+    assert again[0].scores != pytest.approx(first[0].scores, abs=1e-6)
+    strangers = emostream.recognize(clip, model=model, reason_every_s=0, baseline="off")
+    assert {label.baseline_s for label in strangers} == {None}
+    assert strangers[0].scores == pytest.approx(first[0].scores, abs=1e-6)
+
+
+def test_a_baseline_is_of_one_person_and_of_a_model_that_has_any(small, tmp_path):
+    model, clip = small
+    kept = tmp_path / "me"
+    with pytest.raises(
+        ConfigError, match=r"--baseline .*me: .* not standardised .* Leave --baseline out"
+    ):
+        emostream.recognize(clip, baseline=kept)
+    with pytest.raises(
+        ConfigError, match="keeps one person's voice, and with --people 8 there may be more"
+    ):
+        emostream.recognize(clip, model=model, baseline=kept, people="all")
+    for more, said in (
+        (["run", "--source", str(clip), "--source", f"b={clip}"], "and with 2 sources there may"),
+        (["run", "--source", str(clip), "--ingest", "tcp://127.0.0.1:*"], "any number of sources"),
+        (["annotate", str(clip), "--out", str(tmp_path / "out")], "wanted off, or nothing"),
+    ):
+        told = run_command(*more, "--model", str(model), "--baseline", str(kept))
+        assert told.returncode == 2
+        [line] = told.stderr.splitlines()
+        assert said in line
+    assert not kept.exists()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from emostream.inference.recognizer import Recognizer
+from emostream.inference.voices import Voices
 from emostream.labels import DEFAULT_LABELS
 from emostream.media import (
     MediaReader,
@@ -61,6 +62,12 @@ CASES = {
 }
 
 
+def talk(times_s):
+    """The demo's."""
+    pcm = read_audio(DEMO, 0, 9.0).pcm
+    return np.interp(times_s, np.arange(len(pcm)) / 16_000, pcm).astype(np.float32)
+
+
 @pytest.fixture(scope="module")
 def tiny():
     return from_preset("tiny", seed=1)
@@ -84,9 +91,9 @@ def streamed(path, model, processor, config, seed):
         def drain():
             while (window := windower.advance()) is not None:
                 people = [(window, None)] if attendant is None else attendant.attend(window)
-                seen = [seen for seen, _ in people if not seen.lost]
-                for window, said in zip(
-                    seen, recognizer.recognize([media_window(w) for w in seen]), strict=True
+                seen = [(seen, found) for seen, found in people if not seen.lost]
+                for (window, _), said in zip(
+                    seen, recognizer.recognize([media_window(*s) for s in seen]), strict=True
                 ):
                     out[window.source, window.id] = window, said
 
@@ -215,13 +222,47 @@ def test_a_file_too_thin_for_any_label_says_why(tmp_path, tiny):
     assert any("more than half" in problem for problem in stats.problems)
 
 
+@pytest.mark.parametrize("people", [0, 1])
+def test_a_voice_that_becomes_known_is_heard_alike_live_and_offline(tmp_path, people):
+    model, processor = from_preset("small")
+    path = tmp_path / "talk.wav"
+    write_media(path, None, Audio(duration_s=8.3, codec="pcm_s16le", sound=talk))
+    config = InferenceConfig(people=people)
+    reference = list(infer(path, model, processor, config, DEFAULT_LABELS, source="x"))
+    live = streamed(path, model, processor, config, seed=people)
+    assert [("x", label.window.id) for label in reference] == list(live)
+    for label in reference:
+        recognition = live["x", label.window.id][1]
+        assert recognition.scores == pytest.approx(label.scores, abs=1e-4)
+        assert recognition.baseline_s == pytest.approx(label.baseline_s)
+    heard_s = [label.baseline_s for label in reference]
+    assert heard_s[0] == 0
+    assert heard_s[1] > 2
+    assert heard_s == sorted(heard_s)
+    # All are judged otherwise than a stranger's, but for the first.
+    off = Voices(model, follow=False)
+    strangers = infer(path, model, processor, config, DEFAULT_LABELS, source="x", voices=off)
+    same = [
+        label.scores == pytest.approx(stranger.scores, abs=1e-6)
+        for label, stranger in zip(reference, strangers, strict=True)
+    ]
+    assert same == [True] + [False] * (len(reference) - 1)
+
+
 @pytest.mark.parametrize(
-    ("frame_crop", "people"), [("whole", 1), ("face", 1), ("face", 3), ("whole", 3)]
+    ("preset", "frame_crop", "people"),
+    [
+        ("tiny", "whole", 1),
+        ("tiny", "face", 1),
+        ("tiny", "face", 3),
+        ("tiny", "whole", 3),
+        ("small", "face", 1),
+    ],
 )
 def test_streaming_equals_the_offline_reference_where_people_come_and_go(
-    tmp_path, frame_crop, people
+    tmp_path, preset, frame_crop, people
 ):
-    model, processor = from_preset("tiny", seed=1)
+    model, processor = from_preset(preset, seed=1)
     model.config.frame_crop = frame_crop
     frames = np.stack([frame.rgb for frame in iter_frames(DEMO)])[: round(9.6 * 12.5)]
     second = frames[::-1] // (2, 1, 1)  # in other clothes
@@ -254,6 +295,8 @@ def test_streaming_equals_the_offline_reference_where_people_come_and_go(
         assert recognition.scores == pytest.approx(label.scores, abs=1e-4)
         assert window.modalities == label.modalities
         assert window.frames_used == label.frames_used
+        assert recognition.baseline_s == pytest.approx(label.baseline_s)
+        assert (label.baseline_s is None) == (preset == "tiny")
         assert (label.face is None) == (label.people == 0)
         assert label.absent.video == (None if label.people else "nobody visible")
 
