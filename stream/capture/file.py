@@ -33,7 +33,9 @@ from stream.transport.sender import CaptureLink
 CHUNK_S = 0.02  # in real time; a sample waits for its chunk
 CHUNK_MAX_S = 0.1  # at full speed
 LAG_REPORTED_S = 1.0
-PATIENCE_S = 1.0  # a device's data may never come; a file's does, as soon as a busy machine has read it
+PATIENCE_S = (
+    1.0  # a device's data may never come; a file's does, as soon as a busy machine has read it
+)
 REORDER_S = 60.0  # waiting for the other modality costs nothing
 INDEX_AT_END = (
     "if its index is at its end, as in an MP4 of a camera or a phone, its server has to answer requests for ranges: "
