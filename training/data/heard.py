@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from emostream.errors import ConfigError
@@ -64,11 +65,20 @@ class HeardBefore:
             return person
         others = [other for key, other in self._clips.get(row.actor, {}).items() if key != own]
         seed = zlib.crc32(f"{row.path.name} {row.start_s}".encode(errors="backslashreplace"))
+        voices: list[Voice] = []
         for place in np.random.default_rng(seed).permutation(len(others)):
-            if person.heard_s >= row.heard_s:
+            if sum(voice.spoken_s for voice in voices) >= row.heard_s:
                 break
-            if (voice := self._voice(others[place])) is not None:
-                person.add(voice.moments[0], voice.moments[1], voice.spoken_s)
+            voice = self._voice(others[place])
+            if voice is not None and voice.spoken_s:
+                voices.append(voice)
+        if voices:
+            spoken_N = torch.tensor([voice.spoken_s for voice in voices])
+            share_N1 = (spoken_N / spoken_N.sum())[:, None]
+            means_NE, variances_NE = torch.stack([voice.moments for voice in voices], 1)
+            mean_E = (share_N1 * means_NE).sum(0)
+            variance_E = (share_N1 * (variances_NE + (means_NE - mean_E) ** 2)).sum(0)
+            person.add(mean_E, variance_E, float(spoken_N.sum()))
         if person.heard_s < row.heard_s and not self._said:
             self._said = True
             logger.warning(

@@ -245,6 +245,11 @@ def test_the_view_shows_what_was_received(width: int, height: int) -> None:
         assert all(x in text for x in ("3 frames, 40 ms audio", "skew −12 ms", "seq gaps 0"))
 
 
+def test_how_well_a_voice_is_known_is_said_by_models_that_get_to_know_it() -> None:
+    assert "voice known 12 s" in shown(reduced(label(baseline_s=12.4), status()), 80, 24)
+    assert "voice known" not in shown(reduced(label(), status()), 80, 24)
+
+
 def test_large_letters_say_the_smoothed_label() -> None:
     drawn = letter("surprise")
     assert drawn is not None
