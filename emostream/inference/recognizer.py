@@ -116,6 +116,7 @@ class Recognizer:
             bare=style == "bare",
         )
         self._lm_head = model.lm_head
+        self._temperature = model.config.label_temperature
         self._on_gpu = model.device.type == "cuda"
         self.slots = slots
         self.most_samples = processor.context_samples()
@@ -206,7 +207,7 @@ class Recognizer:
         self._synchronize()
         filled = time.perf_counter()
         log_probs_BRV = self._lm_head(hidden_BRH).float().log_softmax(-1)
-        scores = self._tree.scores(log_probs_BRV).tolist()
+        scores = self._tree.scores(log_probs_BRV, self._temperature).tolist()
         timing = Timing(
             encode_s=encoded - begun,
             prefill_s=filled - encoded,

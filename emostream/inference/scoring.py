@@ -53,15 +53,17 @@ class CandidateTree:
         }
         return CandidateTree(labels=self.labels, **moved)
 
-    def scores(self, log_probs_BRV: Tensor) -> Tensor:
+    def scores(self, log_probs_BRV: Tensor, temperature: float = 1.0) -> Tensor:
         """Probabilities of the labels.
 
         A candidate's score is the sum of its tokens' log-probabilities behind the prefix that all candidates share,
         closing tag included and without division by length; spellings of a label are added up as probabilities; the
-        result is normalised over the labels.
+        result is normalised over the labels. Above 1 the temperature makes scores less sure, and changes no label (Guo
+        et al. 2017, arXiv:1706.04599).
 
         Args:
             log_probs_BRV: (B, R, V) log-probabilities of the token after each of `rows_R`.
+            temperature: Log-probabilities of labels are divided by it.
 
         Returns:
             (B, labels), rows summing to one.
@@ -72,7 +74,7 @@ class CandidateTree:
             len(self.labels), device=self.label_of_C.device
         ).unsqueeze(1)
         score_BLC = score_BC[:, None].masked_fill(~same_LC, -torch.inf)
-        return score_BLC.logsumexp(-1).softmax(-1)
+        return (score_BLC.logsumexp(-1) / temperature).softmax(-1)
 
 
 def candidate_tree(

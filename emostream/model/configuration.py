@@ -79,6 +79,8 @@ class EmostreamConfig(Qwen2Config):
             that answer with the label alone.
         frame_crop: What of a frame the model is shown (not a published key): `whole`, or the `face` of one person.
         crop_margin: Side of that face's square, in sides of its box (not a published key).
+        label_temperature: By which the log-probabilities of labels are divided before they are scores (not a published
+            key); fitted on people that no training saw.
         vision_config, audio_config, gate_config: Configurations of SigLIP, Whisper and BERT. Where SigLIP's has
             `stem_widths` (not a published key), its patch embedding is a `towers.ConvStem` of these widths, with
             `stem_blocks` residual blocks behind each of its convolutions. Where Whisper's has `standardised`, see
@@ -103,6 +105,7 @@ class EmostreamConfig(Qwen2Config):
     answer_style: str = "reasoned"
     frame_crop: str = "whole"
     crop_margin: float = 1.1
+    label_temperature: float = 1.0
     vision_config: Any = None
     audio_config: Any = None
     gate_config: Any = None
@@ -133,6 +136,11 @@ class EmostreamConfig(Qwen2Config):
         if not 0.5 <= self.crop_margin <= 4:
             self._refuse(
                 f"crop_margin is {self.crop_margin}, wanted 0.5 to 4 sides of a face's box",
+                "Correct the value.",
+            )
+        if not 0.05 <= self.label_temperature <= 20:
+            self._refuse(
+                f"label_temperature is {self.label_temperature}, wanted 0.05 to 20",
                 "Correct the value.",
             )
         for key, width, owner in (
@@ -290,7 +298,7 @@ class EmostreamConfig(Qwen2Config):
             out["rope_scaling"] = dict(self.rope_parameters)
         if self.dtype is not None:
             out["torch_dtype"] = str(self.dtype).removeprefix("torch.")
-        for key in ("answer_style", "frame_crop", "crop_margin", "gate_tower"):
+        for key in ("answer_style", "frame_crop", "crop_margin", "label_temperature", "gate_tower"):
             if key in out or getattr(self, key) != getattr(type(self), key):
                 out[key] = getattr(self, key)
         return out

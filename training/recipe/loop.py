@@ -4,6 +4,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,36 @@ def add_norms(network: nn.Module) -> None:
                 if isinstance(parent, ResidualBlock) and name == "conv2":
                     nn.init.zeros_(normed[1].weight)  # type: ignore[arg-type]
                 setattr(parent, name, normed)
+
+
+@torch.no_grad()
+def renew_norms(network: nn.Module, run: Callable[[], object]) -> None:
+    """Give trained convolutions norms again, which change nothing of what `run`'s pictures give: training goes on.
+
+    Args:
+        network: Whose norms were folded.
+        run: Runs the network once on pictures as training has them.
+    """
+    for parent in list(network.modules()):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, nn.Conv2d) and not isinstance(parent, NormedConv):
+                setattr(parent, name, NormedConv(layer))
+    hooks = [
+        layer[0].register_forward_hook(partial(_match, layer[1]))
+        for layer in network.modules()
+        if isinstance(layer, NormedConv)
+    ]
+    network.train()
+    run()
+    for hook in hooks:
+        hook.remove()
+
+
+def _match(norm: Any, conv: nn.Module, given: object, found: Tensor) -> None:
+    """Let a norm scale and shift by what it is about to take out."""
+    channels = found.float().transpose(0, 1).flatten(1)
+    norm.weight.copy_((channels.var(1, correction=0) + norm.eps).sqrt())
+    norm.bias.copy_(channels.mean(1))
 
 
 def fold_norms(network: nn.Module) -> None:

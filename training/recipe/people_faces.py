@@ -6,7 +6,7 @@ people disagree about faces, and rare emotions live in the minority's votes. The
 Shape suffixes: N faces, B of a batch, S pixels a side, L patches, D tower width, E emotions.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from emostream.labels import DEFAULT_LABELS
@@ -23,14 +24,36 @@ from emostream.model.modeling import EmostreamModel
 from training.data.manifest import Row
 from training.data.stills import jpeg, read_still
 from training.evaluation.probe import uar
-from training.recipe.loop import add_norms, fold_norms, run_steps
+from training.recipe.actor_faces import ActorFaces
+from training.recipe.loop import add_norms, fold_norms, renew_norms, run_steps
 from training.recipe.tower_augment import stretch, warp
+from training.recipe.towers import UNIT_STD
+from training.synth.acting import ACTION_UNITS
 
 #: A tagger alone may have slipped; FER2013's own label counts where a tagger says the same.
 LEAST_VOTES: Final = 2
 OWN_LABEL_WEIGHT: Final = 0.2
 #: What a label of one tagger is worth: two agree on 61 % of faces.
 ALONE: Final = 0.8
+#: Unit -> emotions whose faces have it, by EMFACS (Friesen and Ekman 1983).
+PROTOTYPES: Final = {
+    "AU1": ("surprise", "sad", "fear"),
+    "AU2": ("surprise", "fear"),
+    "AU4": ("angry", "sad", "fear"),
+    "AU5": ("surprise", "fear", "angry"),
+    "AU6": ("happy",),
+    "AU7": ("angry", "fear"),
+    "AU9": ("disgust",),
+    "AU10": ("disgust",),
+    "AU12": ("happy",),
+    "AU15": ("sad", "disgust"),
+    "AU17": ("sad", "disgust", "angry"),
+    "AU20": ("fear",),
+    "AU23": ("angry",),
+    "AU24": ("angry",),
+    "AU26": ("surprise", "fear"),
+    "AU27": ("surprise",),
+}
 #: Votes of ten from which on a face is clear.
 CLEAR_VOTES: Final = 6
 
@@ -137,32 +160,114 @@ def augment_faces(grey_BSS: Tensor) -> Tensor:
 
 
 class FaceProbe(nn.Module):
-    """A vision tower with a linear head on the mean of its patches."""
+    """A vision tower with a linear head on the mean of its patches, and two for actors, whose actions lie in places."""
 
     def __init__(self, model: EmostreamModel):
         super().__init__()
+        width = model.config.mm_hidden_size
         self.tower = model.vision_tower
         self.dropout = nn.Dropout(0.2)
-        self.emotion = nn.Linear(model.config.mm_hidden_size, len(DEFAULT_LABELS))
+        self.emotion = nn.Linear(width, len(DEFAULT_LABELS))
+        self.acted = nn.Linear(width, len(DEFAULT_LABELS))
+        self.units = nn.Linear(width * model.config.patches_per_side**2, len(ACTION_UNITS))
+
+    def tokens(self, pictures_B3SS: Tensor) -> Tensor:
+        """(B, L, D) patches."""
+        pictures = pictures_B3SS.contiguous(memory_format=torch.channels_last)
+        tokens: Tensor = self.tower(pictures)
+        return tokens.float()
 
     def forward(self, pictures_B3SS: Tensor) -> Tensor:
-        """(B, E) logits."""
-        pictures = pictures_B3SS.contiguous(memory_format=torch.channels_last)
-        logits: Tensor = self.emotion(self.dropout(self.tower(pictures).float().mean(1)))
+        """(B, E) logits of people's emotions."""
+        logits: Tensor = self.emotion(self.dropout(self.tokens(pictures_B3SS).mean(1)))
         return logits
 
-    def loss(self, faces: Faces, chosen: Tensor) -> dict[str, Tensor]:
-        """Divergence from the votes of the chosen faces."""
-        logits = self(augment_faces(faces.pixels[chosen]))
-        loss = F.cross_entropy(logits.float(), faces.targets[chosen], label_smoothing=0.05)
-        return {"emotion": loss}
+    def loss(
+        self,
+        faces: Faces,
+        chosen: Tensor,
+        actors: ActorFaces | None = None,
+        acting: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Divergence from the votes of the chosen faces; of the chosen actors, error of units and emotion."""
+        pixels = faces.pixels[chosen]
+        if actors is not None:
+            pixels = torch.cat([pixels, actors.pixels[acting]])
+        tokens = self.tokens(augment_faces(pixels))
+        people = self.emotion(self.dropout(tokens[: len(chosen)].mean(1))).float()
+        terms = {
+            "emotion": F.cross_entropy(people, faces.targets[chosen], label_smoothing=0.05),
+        }
+        if actors is not None:
+            own = tokens[len(chosen) :]
+            found = self.units(F.rms_norm(own, own.shape[-1:]).flatten(1)).float()
+            seen = actors.seen[acting].float()
+            error = F.smooth_l1_loss(found, actors.units[acting] / UNIT_STD, reduction="none")
+            terms["units"] = (error * seen).sum() / seen.sum().clamp(min=1)
+            acted = self.acted(self.dropout(own.mean(1))).float()
+            labels = actors.labels[acting]
+            if (labels >= 0).any():
+                terms["acted"] = 0.5 * F.cross_entropy(acted, labels, ignore_index=-1)
+        return terms
 
     @torch.inference_mode()
     def scores(self, faces: Faces, size: int = 256) -> Tensor:
         """(N, E) logits of faces as they are."""
-        parts = faces.pixels.split(size)
-        whole = (part[:, None].expand(-1, 3, -1, -1).float() / 127.5 - 1 for part in parts)
-        return torch.cat([self(pictures) for pictures in whole])
+        return torch.cat([self(pictures) for pictures in _pictures(faces.pixels, size)])
+
+    @torch.inference_mode()
+    def acts(self, pixels_NSS: Tensor, size: int = 256) -> Tensor:
+        """(N, U) intensities of `ACTION_UNITS` in grey faces, as learned of actors; about [0, 1]."""
+        return torch.cat(
+            [
+                self.units(F.rms_norm(tokens, tokens.shape[-1:]).flatten(1)) * UNIT_STD
+                for tokens in map(self.tokens, _pictures(pixels_NSS, size))
+            ]
+        )
+
+    @torch.inference_mode()
+    def acting(self, actors: ActorFaces, size: int = 256) -> dict[str, float]:
+        """Correlation of units that can be seen, and UAR (%) of what a face shows, of actors as they are."""
+        tokens = map(self.tokens, _pictures(actors.pixels, size))
+        logits = [self.acted(part.mean(1)) for part in tokens]
+        found = self.acts(actors.pixels, size)
+        pairs = torch.stack([found[actors.seen], actors.units[actors.seen]])
+        known = actors.labels >= 0
+        guessed = torch.cat(logits)[known].argmax(-1)
+        return {
+            "actors_units_r": round(float(torch.corrcoef(pairs)[0, 1]), 3),
+            "actors_uar": round(100 * uar(actors.labels[known].numpy(), guessed.numpy()), 1),
+        }
+
+
+def _pictures(pixels_NSS: Tensor, size: int) -> Iterator[Tensor]:
+    for part in pixels_NSS.split(size):
+        yield part[:, None].expand(-1, 3, -1, -1).float() / 127.5 - 1
+
+
+def transferred(probe: FaceProbe, faces: Faces) -> dict[str, float]:
+    """How well units that were learned of actors tell people apart who show an emotion that they belong to.
+
+    Returns:
+        Unit -> area under the ROC curve, over clear faces: of those with an emotion of `PROTOTYPES` that has the unit,
+        against those with another. The best of its emotions counts, since not all that share a unit show it as often.
+    """
+    values = probe.acts(faces.pixels)[faces.clear].numpy()
+    labels = np.array([DEFAULT_LABELS[k] for k in faces.labels[faces.clear].tolist()])
+    out = {}
+    for unit, emotions in PROTOTYPES.items():
+        found = values[:, ACTION_UNITS.index(unit)]
+        others = ~np.isin(labels, emotions)
+        areas = [
+            roc_auc_score(
+                labels[(labels == emotion) | others] == emotion, found[(labels == emotion) | others]
+            )
+            for emotion in emotions
+            if (labels == emotion).any() and others.any()
+        ]
+        if areas:
+            out[unit] = round(float(max(areas)), 3)
+    return out
 
 
 def judge(logits: Tensor, faces: Faces) -> dict[str, float]:
@@ -180,6 +285,7 @@ def train_faces(
     model: EmostreamModel,
     train: Faces,
     validation: Faces,
+    actors: Mapping[str, ActorFaces] | None = None,
     *,
     steps: int,
     batch_size: int,
@@ -188,18 +294,19 @@ def train_faces(
     folder: Path,
     say: Callable[[str], None],
 ) -> FaceProbe:
-    """Train the tower in place; returns it with its head.
+    """Train the tower in place; returns it with its heads.
 
     Faces are drawn with a frequency that falls with the root of how many there are of their kind.
 
     Args:
-        model: Whose vision tower has a `ConvStem`.
+        model: Whose vision tower has a `ConvStem`, trained already where there are actors.
         train: To learn from.
         validation: For the log.
+        actors: Beside each four people one of `train` is shown; those of `validation` are for the log.
         steps: In all.
-        batch_size: B.
+        batch_size: B, people alone.
         learning_rate: Its highest.
-        seed: Of the head, the draws and the changes to faces.
+        seed: Of the heads, the draws and the changes to faces.
         folder: For the log, and the state that an interrupted run goes on from.
         say: Told of progress.
 
@@ -207,27 +314,41 @@ def train_faces(
         EmostreamError: The loss is no longer finite.
     """
     torch.manual_seed(seed)
+    name = "faces" if actors is None else "faces_and_actors"
     siglip: Any = model.vision_tower.vision_tower["vision_model"]
-    add_norms(siglip.embeddings.patch_embedding)
+    stem = siglip.embeddings.patch_embedding
+    if actors is None:
+        add_norms(stem)
+    else:
+        pixels = torch.cat([train.pixels[:512], actors["train"].pixels[:128]])
+        renew_norms(stem, lambda: model.vision_tower(augment_faces(pixels)))
     probe: FaceProbe = FaceProbe(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     probe.requires_grad_(True)
     kinds = train.targets.argmax(-1)
     weight_N = torch.bincount(kinds, minlength=len(DEFAULT_LABELS))[kinds].float().rsqrt()
 
     def losses(step: int) -> dict[str, Tensor]:
-        return probe.loss(train, torch.multinomial(weight_N, batch_size, replacement=True))
+        chosen = torch.multinomial(weight_N, batch_size, replacement=True)
+        if actors is None:
+            return probe.loss(train, chosen)
+        acting = torch.randint(len(actors["train"].labels), (batch_size // 4,))
+        return probe.loss(train, chosen, actors["train"], acting)
+
+    def validate() -> dict[str, float]:
+        scores = judge(probe.scores(validation), validation)
+        return scores if actors is None else scores | probe.acting(actors["validation"])
 
     run_steps(
         probe,
         losses,
-        lambda: judge(probe.scores(validation), validation),
-        name="faces",
+        validate,
+        name=name,
         steps=steps,
         learning_rate=learning_rate,
-        log=folder / "faces.jsonl",
+        log=folder / f"{name}.jsonl",
         say=say,
         validate_every=400,
-        state=folder / "faces.pt",
+        state=folder / f"{name}.pt",
     )
     fold_norms(model.vision_tower)
     return probe.eval()

@@ -1,8 +1,10 @@
 """Training of an audio tower on the voices of people.
 
-The tower starts from one that heard rendered voices. What it must tell is the emotion, among those that a corpus has,
-and the course of the pitch, which keeps small corpora from being learned by heart. Its features are standardised, over
-everybody or over the person who speaks, who was heard for a while or not at all. Heads are thrown away.
+The tower starts from one that heard rendered voices, and goes on hearing them: what it must tell of actors is what they
+did with their voices. What it must tell of people is the emotion, each corpus by a head of its own among the labels
+that it has, and the course of the pitch, which keeps small corpora from being learned by heart. Its features are
+standardised, over everybody or over the person who speaks, who was heard for a while or not at all. Heads are thrown
+away.
 
 Shape suffixes: B windows, F mel bands, M mel frames, S = M/2 encoder steps, A pooled steps, D tower width, E emotions.
 """
@@ -19,25 +21,28 @@ from torch import Tensor, nn
 
 from emostream.labels import DEFAULT_LABELS
 from emostream.model.modeling import EmostreamForCausalLM, EmostreamModel
-from emostream.model.towers import pool_audio
+from emostream.model.towers import AUDIO_POOL, pool_audio
+from emostream.people.voice_baseline import PRIOR_S, STEP_S, moments, speech_steps
 from training.evaluation.probe import uar
 from training.recipe.loop import run_steps
 from training.recipe.tower_augment import augment_mel
+from training.recipe.tower_data import NO_LABEL, TRACKS, Arrays
+from training.recipe.towers import VOICED
 from training.recipe.voice_data import Talks, Voices, corpus_of, whisper_scale
+from training.synth.acting import PROSODY
 
-STEP_S: Final = 0.02
-#: Speech of a person that weighs as much as what is known of everybody.
-PRIOR_S: Final = 8.0
 #: Frames of a training window, and of those at the end of training, which are as long as a live one.
-FRAMES: Final = (256, 400)
+FRAMES: Final = (300, 400)
 LONG_FROM: Final = 0.85
 #: Share of the steps in which the heads alone learn.
 HEADS_FIRST: Final = 0.08
 #: Speakers of a batch, and windows of each.
 SPEAKERS: Final = 10
 WINDOWS: Final = 4
-#: Louder than the loudest frame less this much, in Whisper's units of four decades, is speech.
-SPEECH_BELOW: Final = 0.8
+#: Windows of rendered actors beside them.
+ACTED: Final = 16
+#: Mel frames that an audio token has.
+TOKEN_FRAMES: Final = 2 * AUDIO_POOL
 
 Statistics = tuple[Tensor, Tensor, float]
 """Mean (D,), variance (D,), and seconds of speech that they are of."""
@@ -54,26 +59,12 @@ def begin_voices(model: EmostreamForCausalLM, heard: EmostreamForCausalLM) -> No
         nn.init.zeros_(layer.fc2.weight)
 
 
-def speech_steps(mel_BFM: Tensor) -> Tensor:
-    """(B, S) 1.0 where an encoder step hears speech, by level alone."""
-    level_BM = mel_BFM.amax(1)
-    loud_BM = (level_BM > level_BM.amax(1, keepdim=True) - SPEECH_BELOW).float()
-    return F.max_pool1d(loud_BM[:, None], 2)[:, 0]
-
-
-def moments(x_BSD: Tensor, weight_BS: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance (D,) over weighted steps of all windows."""
-    total = weight_BS.sum().clamp(min=1)
-    mean = (x_BSD * weight_BS[..., None]).sum((0, 1)) / total
-    variance = (((x_BSD - mean) ** 2) * weight_BS[..., None]).sum((0, 1)) / total
-    return mean, variance
-
-
 class VoiceProbe(nn.Module):
     """An audio tower with linear heads on its standardised features.
 
     Args:
         model: That holds the tower.
+        corpora: Names of those that have a head.
         speakers: Speakers of whom statistics are kept.
     """
 
@@ -82,14 +73,17 @@ class VoiceProbe(nn.Module):
     of_heard_s: Tensor
     everybody: Tensor
 
-    def __init__(self, model: EmostreamModel, speakers: int):
+    def __init__(self, model: EmostreamModel, corpora: Sequence[str], speakers: int):
         super().__init__()
         width = model.config.audio_hidden_size
         self.tower = model.audio_tower
-        self.attention = nn.Linear(width, 1)
         self.dropout = nn.Dropout(0.3)
-        self.emotion = nn.Linear(2 * width, len(DEFAULT_LABELS))
+        self.corpora = tuple(corpora)
+        self.emotion = nn.Linear(2 * width, len(self.corpora) * len(DEFAULT_LABELS))
         self.pitch = nn.Linear(width, 2)
+        self.acted = nn.Linear(2 * width, len(DEFAULT_LABELS))
+        self.prosody = nn.Linear(2 * width, len(PROSODY))
+        self.tracks = nn.Linear(width, len(TRACKS))
         for name, shape in (("of_mean", width), ("of_variance", width)):
             self.register_buffer(name, torch.zeros(speakers, shape))
         self.register_buffer("of_heard_s", torch.zeros(speakers))
@@ -111,49 +105,99 @@ class VoiceProbe(nn.Module):
             variance = torch.lerp(variance, person[1], weight)
         return mean, variance.sqrt().clamp(min=1e-3)
 
-    def answer(self, x_BSD: Tensor, weight_BS: Tensor) -> tuple[Tensor, Tensor]:
-        """Emotion logits (B, E) and pitch (B, A, 2) of standardised features."""
-        x_BSD = x_BSD.float()
-        scores_BS = self.attention(x_BSD)[..., 0].masked_fill(weight_BS == 0, -1e4)
-        share_BS1 = scores_BS.softmax(1)[..., None]
-        mean_BD = (x_BSD * share_BS1).sum(1)
-        std_BD = (((x_BSD - mean_BD[:, None]) ** 2 * share_BS1).sum(1) + 1e-4).sqrt()
-        logits = self.emotion(self.dropout(torch.cat([mean_BD, std_BD], 1))).float()
-        return logits, self.pitch(pool_audio(x_BSD))
+    def answer(self, x_BSD: Tensor, weight_BS: Tensor) -> Tensor:
+        """Emotion logits (B, corpora, E) of standardised features."""
+        pooled = self.dropout(_pooled(x_BSD.float(), weight_BS))
+        logits: Tensor = self.emotion(pooled).float()
+        return logits.unflatten(1, (len(self.corpora), -1))
 
-    def loss(self, batch: Mapping[str, Tensor], frozen: bool) -> dict[str, Tensor]:
+    def loss(
+        self, batch: Mapping[str, Tensor], acted: Mapping[str, Tensor], frozen: bool
+    ) -> dict[str, Tensor]:
         """Each term by name.
 
         Args:
             batch: Of `Talks.draw`, with some more frames than a window has.
+            acted: Of `tower_data.batches`: windows of rendered actors.
             frozen: Whether the heads alone learn.
         """
         mel, pitch = augment_talk(batch["mel"].transpose(1, 2), batch["pitch"])
         mel = whisper_scale(mel)
+        people, frames = len(mel), mel.shape[-1]
+        token = int(torch.randint(acted["tracks"].shape[1] - frames // TOKEN_FRAMES + 1, ()))
+        begin = token * TOKEN_FRAMES
+        mel = torch.cat([mel, acted["mel"][..., begin : begin + frames].float()])
         weight_BS = speech_steps(mel)
         with torch.set_grad_enabled(not frozen):
             x_BSD = self.tower.encode(augment_mel(mel)).float()
-        self._learn_statistics(x_BSD.detach(), weight_BS, batch["speaker"])
+        heard, weight = x_BSD[:people], weight_BS[:people]
+        self._learn_statistics(heard.detach(), weight, batch["speaker"])
         parts = []
-        for begin in range(0, len(x_BSD), WINDOWS):
-            mean, std = self.blended(self._person(x_BSD.detach(), weight_BS, batch, begin))
-            parts.append((x_BSD[begin : begin + WINDOWS] - mean) / std)
-        logits, found = self.answer(torch.cat(parts), weight_BS)
+        for first in range(0, people, WINDOWS):
+            mean, std = self.blended(self._person(heard.detach(), weight, batch, first))
+            parts.append((heard[first : first + WINDOWS] - mean) / std)
+        x_BSD_people = torch.cat(parts)
+        logits = self.answer(x_BSD_people, weight)[torch.arange(people), batch["corpus"]]
         logits = logits.masked_fill(~batch["known"], -1e4)
         smooth = batch["known"].float() / batch["known"].sum(1, keepdim=True)
         log_p = logits.log_softmax(1)
         right = -log_p.gather(1, batch["label"][:, None]).mean()
         spread = -(smooth * log_p.masked_fill(~batch["known"], 0)).sum(1).mean()
+        found = self.pitch(pool_audio(x_BSD_people))
         # A token of 60 ms has the pitch of its six mel frames, where there is one.
-        voiced_BA = F.avg_pool1d(pitch[..., 1][:, None], 6)[:, 0]
-        octave_BA = F.avg_pool1d((pitch[..., 0] * pitch[..., 1])[:, None], 6)[:, 0]
+        voiced_BA = F.avg_pool1d(pitch[..., 1][:, None], TOKEN_FRAMES)[:, 0]
+        octave_BA = F.avg_pool1d((pitch[..., 0] * pitch[..., 1])[:, None], TOKEN_FRAMES)[:, 0]
         octave_BA = octave_BA / voiced_BA.clamp(min=1e-3)
         told_BA = (voiced_BA > 0.5).float()
         error = F.smooth_l1_loss(found[..., 0], octave_BA * 2, reduction="none")
+        mean, std = self.blended(None)
+        tracks = acted["tracks"][:, token : token + frames // TOKEN_FRAMES]
         return {
             "emotion": 0.9 * right + 0.1 * spread,
             "pitch": (error * told_BA).sum() / told_BA.sum().clamp(min=1)
             + F.smooth_l1_loss(found[..., 1], voiced_BA),
+        } | self._acted_loss((x_BSD[people:] - mean) / std, weight_BS[people:], acted, tracks)
+
+    def _acted_loss(
+        self, x_BSD: Tensor, weight_BS: Tensor, acted: Mapping[str, Tensor], tracks_BAR: Tensor
+    ) -> dict[str, Tensor]:
+        """What rendered actors did with their voices."""
+        pooled = self.dropout(_pooled(x_BSD, weight_BS))
+        audible = (acted["voice"] != NO_LABEL).float()
+        error_B = F.smooth_l1_loss(
+            self.prosody(pooled).float(), acted["prosody"], reduction="none"
+        ).mean(-1)
+        found = self.tracks(pool_audio(x_BSD)).float()
+        voiced_BA = (tracks_BAR[..., 2] > VOICED) * audible[:, None]
+        shape = F.smooth_l1_loss(found[..., :2], tracks_BAR[..., :2] * 2, reduction="none").mean(-1)
+        terms = {
+            "prosody": (error_B * audible).sum() / audible.sum().clamp(min=1),
+            "tracks": 0.5 * (shape * voiced_BA).sum() / voiced_BA.sum().clamp(min=1),
+        }
+        if audible.any():
+            logits = self.acted(pooled).float()
+            terms["acted"] = 0.3 * F.cross_entropy(logits, acted["voice"], ignore_index=NO_LABEL)
+        return terms
+
+    @torch.inference_mode()
+    def acting(self, shards: Sequence[Arrays]) -> dict[str, float]:
+        """UAR (%) of what voices of rendered actors express, and correlation of their prosody."""
+        wanted, guessed, prosody = [], [], []
+        for shard in shards:
+            for first in range(0, len(shard["label"]), 50):
+                mel = torch.from_numpy(np.array(shard["mel"][first : first + 50], np.float32))
+                pooled = _pooled(self.tower(mel).float(), speech_steps(mel))
+                guessed.append(self.acted(pooled).argmax(-1))
+                prosody.append(self.prosody(pooled))
+            wanted.append(torch.from_numpy(np.array(shard["voice"])))
+        known = (labels := torch.cat(wanted)) != NO_LABEL
+        target = torch.from_numpy(np.concatenate([np.array(s["prosody"]) for s in shards]))
+        pairs = torch.stack([torch.cat(prosody)[known].flatten(), target[known].flatten()])
+        return {
+            "actors_uar": round(
+                100 * uar(labels[known].numpy(), torch.cat(guessed)[known].numpy()), 1
+            ),
+            "actors_prosody_r": round(float(torch.corrcoef(pairs)[0, 1]), 3),
         }
 
     def _learn_statistics(self, x_BSD: Tensor, weight_BS: Tensor, speaker_B: Tensor) -> None:
@@ -223,9 +267,19 @@ class VoiceProbe(nn.Module):
                 person = heard(found, others, heard_s) if heard_s else None
                 mean, std = self.blended(person)
                 x_WSD, weight_WS = found[index]
-                logits[places[index]] = self.answer((x_WSD - mean) / std, weight_WS)[0].mean(0)
+                head = self.corpora.index(corpus_of(voices.rows[index]))
+                answers = self.answer((x_WSD - mean) / std, weight_WS)
+                logits[places[index]] = answers[:, head].mean(0)
         labels = [DEFAULT_LABELS.index(str(voices.rows[index].label)) for index in found]
         return logits, torch.tensor(labels)
+
+
+def _pooled(x_BSD: Tensor, weight_BS: Tensor) -> Tensor:
+    """(B, 2 D) mean and standard deviation over the steps that hold speech."""
+    share_BS1 = (weight_BS / weight_BS.sum(1, keepdim=True).clamp(min=1))[..., None]
+    mean_BD = (x_BSD * share_BS1).sum(1)
+    variance_BD = ((x_BSD - mean_BD[:, None]) ** 2 * share_BS1).sum(1)
+    return torch.cat([mean_BD, (variance_BD + 1e-4).sqrt()], 1)
 
 
 def heard(
@@ -332,6 +386,7 @@ def train_voices(
     voices: Voices,
     train: Sequence[int],
     validation: Sequence[int],
+    actors: Mapping[str, list[Arrays]],
     *,
     steps: int,
     learning_rate: float,
@@ -346,6 +401,7 @@ def train_voices(
         voices: Utterances of everybody.
         train: Which of them to learn from.
         validation: Which are for the log.
+        actors: Rendered examples, of `train` and `validation`.
         steps: In all.
         learning_rate: Its highest.
         seed: Of the heads, the draws and the changes to sound.
@@ -359,19 +415,32 @@ def train_voices(
     talks = Talks(voices, train, seed)
     encoder: Any = model.model.audio_tower.audio_tower["encoder"]
     encoder.config._attn_implementation = "eager"
-    probe = VoiceProbe(model.model, len(talks.speakers))
+    probe = VoiceProbe(model.model, talks.corpora, len(talks.speakers))
     probe.requires_grad_(True)
+    places = [(s, i) for s, shard in enumerate(actors["train"]) for i in range(len(shard["label"]))]
+
+    def acted() -> dict[str, Tensor]:
+        chosen = [places[int(k)] for k in torch.randint(len(places), (ACTED,))]
+        return {
+            name: torch.from_numpy(np.stack([actors["train"][s][name][i] for s, i in chosen]))
+            for name in ("mel", "voice", "prosody", "tracks")
+        }
 
     def losses(step: int) -> dict[str, Tensor]:
         # All draws come from torch's generator, so that a run that goes on sees what it would have seen.
         talks.rng = np.random.default_rng(int(torch.randint(2**31, ())))
         frames = FRAMES[step > LONG_FROM * steps] * 9 // 8 + 2
-        return probe.loss(talks.draw(SPEAKERS, WINDOWS, frames), step <= HEADS_FIRST * steps)
+        batch = talks.draw(SPEAKERS, WINDOWS, frames)
+        return probe.loss(batch, acted(), step <= HEADS_FIRST * steps)
+
+    def validate() -> dict[str, float]:
+        scores = judge_voices(probe, voices, validation, (0.0, 60.0))
+        return scores | probe.acting(actors["validation"])
 
     run_steps(
         probe,
         losses,
-        lambda: judge_voices(probe, voices, validation, (0.0, 60.0)),
+        validate,
         name="voices",
         steps=steps,
         learning_rate=learning_rate,

@@ -1,45 +1,102 @@
-"""`make small CORPORA=…`: a model that has seen and heard people, from the corpora to its towers.
+"""`make small CORPORA=…`: a model that has seen and heard people, from the corpora to its table of results.
 
 CORPORA/faces/      FER+ and web faces, CORPORA/audio.csv with CORPORA/audio/: see docs/corpora.md
 OUT/manifests/      what is in them, as `emostream-train corpus index` writes it
-OUT/towers/         the trained towers, each in a folder of its own repository's layout
+OUT/actors/         rendered examples, which teach single actions
+OUT/towers/         the trained towers, each in a folder of its own repository's layout; `faces` has seen people alone
+OUT/corpora/        rendered clips, as `emostream-train corpus synth` writes them
+OUT/models/         base-seedK, cold_start-seedK, grpo-seedK
+OUT/eval/           ROW-seedK/SPLIT/
 OUT/runs/           logs, scores on validation and test people, states that an interrupted run goes on from
 
-A stage whose result is there is not run again; an interrupted one continues where it was.
+A stage whose result is there is not run again; an interrupted one continues where it was. People teach perception,
+rendered actors fusion, single actions and words. The language model begins as the tiny model's.
 """
 
 import argparse
+import itertools
 import json
 import logging
+import multiprocessing
+import os
+import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from emostream import load_model
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import WhisperFeatureExtractor
+
+from emostream import load_model, save_model
 from emostream.errors import ConfigError, EmostreamError
 from emostream.labels import DEFAULT_LABELS
+from emostream.model.modeling import EmostreamForCausalLM
 from emostream.model.presets import from_preset
+from emostream.model.processor import EmostreamProcessor
 from training.corpora.candidates import Options
 from training.corpora.index import index
-from training.data.manifest import Row, read_manifest
-from training.recipe.people_faces import judge, read_faces, train_faces
+from training.data.features import cache_features
+from training.data.manifest import Row, read_manifest, write_manifest
+from training.evaluation.calibration import fit_temperature
+from training.evaluation.predict import EvalSettings, predict
+from training.recipe.actor_faces import cut_actor_faces
+from training.recipe.people_faces import FaceProbe, judge, read_faces, train_faces, transferred
+from training.recipe.people_rows import drawn_faces, face_cues, stretches, voice_cues
 from training.recipe.people_voices import begin_voices, judge_voices, train_voices
-from training.recipe.tower_files import write_tower
-from training.recipe.voice_data import read_voices
+from training.recipe.stages import CPU, MALLOC, Stages, train_command
+from training.recipe.tiny import TOWER_SEED
+from training.recipe.tower_data import Arrays, is_held_out, read_shards, render
+from training.recipe.tower_files import read_tower, write_tower
+from training.recipe.voice_data import Voices, read_voices
+from training.sft.compose import corpus_texts
 
 logger = logging.getLogger(__name__)
 
-#: Steps, batch and highest learning rate of each tower.
+#: Steps, batch and highest learning rate: on people alone, then on people and actors.
 FACES = (2600, 128, 2e-3)
+FACES_AND_ACTORS = (2400, 128, 1.2e-3)
+#: Rendered clips, and those of other actors for validation.
+ACTORS = (8000, 500)
 #: Steps and highest learning rate.
-VOICES = (2000, 5e-4)
+VOICES = (1400, 5e-4)
 
+#: Rendered clips of each corpus and its seed; of the tests, the first of those that the tiny model is judged on.
+CLIPS = {"train": (4400, 1), "test": (1050, 0), "ood": (700, 0)}
+#: Faces that the language model is shown, and clips of actors in its cold start; GRPO sees the others and as many
+#: people.
+FACES_SHOWN, COLD_START_CLIPS = 7000, 3200
+SFT = (
+    *(*CPU, "--learning_rate", "1e-3", "--label_first", "1.0", "--wordings", "2"),
+    *("--num_train_epochs", "2", "--eval_steps", "150", "--save_steps", "150"),
+)
+GRPO = (
+    *(*CPU, "--learning_rate", "1e-4", "--lr_scheduler_type", "cosine", "--temperature", "0.8"),
+    *("--max_steps", "110", "--beta", "0.04", "--rewards", "accuracy", "format", "grounding"),
+    *("--reward_weights", "1", "0.5", "2", "--contradiction_cost", "3"),
+)
+#: Test -> flags of `eval`; a name before an @ is that of the manifest.
+TESTS = {
+    "test": (),
+    "ood": (),
+    "test_faces": ("--conditions", "video"),
+    "test_voices": ("--conditions", "audio"),
+    "test_voices@60": ("--conditions", "audio", "--heard-s", "60"),
+}
+#: Ours -> what corpora call it.
+SPLITS = {"train": ("train",), "validation": ("val", "validation"), "test": ("test",)}
 #: Speech of a person before the utterance that is judged.
 HEARD_S = (0.0, 5.0, 30.0, 120.0)
 TOWERS = ("vision", "audio")
 
+#: The head that tells action units; how well one must tell people apart for the reasons to speak of it.
+UNITS, TOLD_FROM = "units.safetensors", 0.8
 #: Manifest -> kind of corpus and where it lies below the corpora's folder.
 CORPORA = {
     "ferplus": ("ferplus", "faces"),
@@ -48,7 +105,7 @@ CORPORA = {
 }
 
 
-class Recipe:
+class Recipe(Stages):
     """The stages, by the folder that they fill.
 
     Args:
@@ -67,13 +124,38 @@ class Recipe:
                 f"small: {corpora} holds no {missing[0]}; wanted a folder with faces/ and audio.csv. Name it with "
                 "--corpora (make small CORPORA=DIR); docs/corpora.md says what belongs there"
             )
-        self.corpora, self.out, self.part = corpora, out, part
+        super().__init__("small", out)
+        self.corpora, self.part = corpora, part
+        self.features = out / "features"
 
-    def run(self, towers: Sequence[str]) -> None:
-        """Everything that is not there yet."""
+    def run(self, towers: Sequence[str], seeds: Sequence[int]) -> None:
+        """Everything that is not there yet.
+
+        Args:
+            towers: Which to train.
+            seeds: Of the language model's stages.
+        """
         self.index()
         for name in towers:
-            {"vision": self.vision, "audio": self.audio}[name]()
+            with self.step(f"{name} tower", "trained on people and rendered actors"):
+                {"vision": self.vision, "audio": self.audio}[name]()
+        if not seeds:
+            return
+        with self.step("corpora", "rendered clips; what the language model is shown of people"):
+            self.clips()
+            self.shown()
+        for seed in seeds:
+            self.base(seed)
+        with self.step("features", "everything decoded and encoded"):
+            self.encode(seeds[0])
+        with self.step("cold start", "SFT on people and actors, for each seed"):
+            self.tune("cold_start", "sft", "base", SFT, seeds)
+        with self.step("tuning", "GRPO, for each seed"):
+            self.tune("grpo", "grpo", "cold_start", GRPO, seeds)
+        with self.step("evaluation", "people and actors that no training saw"):
+            for seed in seeds:
+                self.calibrate("grpo", seed)
+            self.evaluate(seeds)
 
     def index(self) -> None:
         """Manifests of all corpora; duplicates are dropped."""
@@ -84,37 +166,65 @@ class Recipe:
                 logger.info("%s", "\n".join(report.lines()))
 
     def vision(self) -> None:
-        """The vision tower, on faces."""
-        steps, batch, rate = FACES
-        with self._stage("vision") as folder:
-            if folder is None:
-                return
-            model, processor = from_preset("small")
-            side = model.config.vision_config.image_size
-            rows = [row for name in ("ferplus", "webfaces") for row in self.rows(name)]
-            faces = {
-                split: read_faces([row for row in rows if row.split == split], side)
-                for split in ("train", "validation", "test")
-            }
-            probe = train_faces(
-                model.model,
-                faces["train"],
-                faces["validation"],
-                steps=max(1, round(steps * self.part)),
-                batch_size=batch,
-                learning_rate=rate,
-                seed=0,
-                folder=self.out / "runs",
-                say=logger.info,
-            )
-            self._note(
-                "vision",
-                {
+        """The vision tower: on people's faces, then on those of people and actors."""
+        for name, actors in (("faces", False), ("vision", True)):
+            steps, batch, rate = FACES_AND_ACTORS if actors else FACES
+            with self._stage(name) as folder:
+                if folder is None:
+                    continue
+                model, processor = from_preset("small")
+                side, margin = model.config.vision_config.image_size, model.config.crop_margin
+                rows = [row for name in ("ferplus", "webfaces") for row in self.rows(name)]
+                faces = {
+                    split: read_faces([row for row in rows if row.split == split], side)
+                    for split in ("train", "validation", "test")
+                }
+                acting = None
+                if actors:
+                    read_tower(model, "vision", self.out / "towers" / "faces")
+                    acting = {
+                        split: cut_actor_faces(
+                            shards, side, margin, self.out / "features" / f"actors_{split}.npz"
+                        )
+                        for split, shards in self.actors().items()
+                    }
+                probe = train_faces(
+                    model.model,
+                    faces["train"],
+                    faces["validation"],
+                    acting,
+                    steps=max(1, round(steps * self.part)),
+                    batch_size=batch,
+                    learning_rate=rate,
+                    seed=0,
+                    folder=self.out / "runs",
+                    say=logger.info,
+                )
+                scores = {
                     split: judge(probe.scores(faces[split]), faces[split])
                     for split in ("validation", "test")
-                },
-            )
-            write_tower(model, processor, "vision", folder)
+                }
+                if acting is not None:
+                    scores["actors"] = probe.acting(acting["validation"])
+                    scores["transferred"] = transferred(probe, faces["validation"])
+                    save_file(probe.units.state_dict(), self.out / "runs" / UNITS)
+                self._note(name, scores)
+                write_tower(model, processor, "vision", folder)
+
+    def actors(self) -> dict[str, list[Arrays]]:
+        """Rendered examples."""
+        folder = self.out / "actors"
+        clips, validation = ACTORS
+        render(
+            folder,
+            clips=clips,
+            validation=validation,
+            seed=TOWER_SEED,
+            workers=os.cpu_count() or 1,
+            say=logger.info,
+            size=min(1000, clips),
+        )
+        return {split: read_shards(folder / split) for split in ("train", "validation")}
 
     def audio(self) -> None:
         """The audio tower, on voices, from where rendered voices have brought the tiny model's."""
@@ -124,25 +234,17 @@ class Recipe:
                 return
             model, processor = from_preset("small")
             begin_voices(model, load_model("tiny")[0])
-            voices = read_voices(
-                self.rows("voices"),
-                processor.feature_extractor,
-                self.out / "features",
-                logger.info,
-            )
+            voices = self.voices(processor.feature_extractor)
             parts = {
                 split: [i for i, row in enumerate(voices.rows) if row.split in names]
-                for split, names in (
-                    ("train", ("train",)),
-                    ("validation", ("val", "validation")),
-                    ("test", ("test",)),
-                )
+                for split, names in SPLITS.items()
             }
             probe = train_voices(
                 model,
                 voices,
                 parts["train"],
                 parts["validation"],
+                self.actors(),
                 steps=max(1, round(steps * self.part)),
                 learning_rate=rate,
                 seed=0,
@@ -154,12 +256,175 @@ class Recipe:
                 {
                     split: judge_voices(probe, voices, parts[split], HEARD_S)
                     for split in ("validation", "test")
-                },
+                }
+                | {"actors": probe.acting(self.actors()["validation"])},
             )
             write_tower(model, processor, "audio", folder)
 
+    def voices(self, extractor: WhisperFeatureExtractor) -> Voices:
+        """Utterances of people."""
+        return read_voices(self.rows("voices"), extractor, self.features, logger.info)
+
+    def clips(self) -> None:
+        """Render clips of actors."""
+        for split, (clips, seed) in CLIPS.items():
+            folder = self.out / "corpora" / split
+            if not (folder / "manifest.jsonl").is_file():
+                count = max(6, round(clips * self.part))
+                words = ("--out", folder, "--clips", count, "--seed", seed, "--split", split)
+                self.commands({f"corpus-{split}": train_command("corpus", "synth", *words)})
+
+    def shown(self) -> None:
+        """What the language model is shown: parts for cold start, GRPO, validation and tests."""
+        if self.manifest("test_voices").is_file():
+            return
+        rng = np.random.default_rng(0)
+        _, processor = from_preset("small")
+        voices = self.voices(processor.feature_extractor)
+        cues = voice_cues(voices)
+        speech = {
+            split: stretches(
+                voices, [i for i, row in enumerate(voices.rows) if row.split in names], cues, rng
+            )
+            for split, names in SPLITS.items()
+        }
+        stills = [row for name in ("ferplus", "webfaces") for row in self.rows(name)]
+        faces = {
+            split: drawn_faces([row for row in stills if row.split in names], count, rng)
+            for (split, names), count in zip(
+                SPLITS.items(), (round(FACES_SHOWN * self.part), 400, len(stills)), strict=True
+            )
+        }
+        faces["train"] = self._told(faces["train"])
+        actors = read_manifest(self.out / "corpora" / "train" / "manifest.jsonl")
+        held_out = [row for row in actors if is_held_out(row.actor)][:300]
+        others = [row for row in actors if not is_held_out(row.actor)]
+        cold = round(COLD_START_CLIPS * self.part)
+        people = [*faces["train"], *speech["train"]]
+        rng.shuffle(people)
+        mixed = [*others[:cold], *people]
+        rng.shuffle(mixed)
+        reward = [*others[cold:], *people[: len(others) - cold]]
+        rng.shuffle(reward)
+        parts = {
+            "cold_start": mixed,
+            "grpo": reward,
+            "validation": [*held_out, *faces["validation"], *speech["validation"][:400]],
+            "test_faces": faces["test"],
+            "test_voices": [row for row in voices.rows if row.split == "test"],
+        }
+        for name, rows in parts.items():
+            write_manifest(
+                self.manifest(name),
+                [replace(row, split="train") for row in rows]
+                if name in ("cold_start", "grpo")
+                else rows,
+            )
+
+    def _told(self, rows: Sequence[Row]) -> list[Row]:
+        """Faces with what they do, where that can be told."""
+        model, _ = from_preset("small")
+        read_tower(model, "vision", self.out / "towers" / "vision")
+        probe = FaceProbe(model.model).eval()
+        probe.units.load_state_dict(load_file(self.out / "runs" / UNITS))
+        scores = json.loads((self.out / "runs" / "vision.scores.json").read_text(encoding="utf-8"))
+        told = [unit for unit, area in scores["transferred"].items() if area >= TOLD_FROM]
+        logger.info("told of people's faces: %s", ", ".join(told))
+        faces = read_faces(rows, model.config.vision_config.image_size)
+        assert len(faces.labels) == len(rows)
+        cues = face_cues(probe, faces, told)
+        return [replace(row, cues=found) for row, found in zip(rows, cues, strict=True)]
+
+    def base(self, seed: int) -> None:
+        """The tiny model's language model behind the new towers; what joins them has random weights."""
+        folder = self.model("base", seed)
+        if (folder / "config.json").is_file():
+            return
+        model, processor = from_preset("small", seed=seed, texts=corpus_texts())
+        for name in TOWERS:
+            read_tower(model, name, self.out / "towers" / name)
+        take_language(model, processor, *load_model("tiny"))
+        save_model(model, processor, folder)
+
+    def encode(self, seed: int) -> None:
+        """Run the towers over all clips once, by a process a core."""
+        done = self.features / "encoded.json"
+        if done.is_file():
+            return
+        names = ("cold_start", "grpo", "validation")
+        rows = [row for name in names for row in read_manifest(self.manifest(name))]
+        processes = os.cpu_count() or 1
+        with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+            parts = [rows[start::processes] for start in range(processes)]
+            list(pool.map(partial(encode, self.model("base", seed), self.features), parts))
+        done.write_text(json.dumps({"clips": len(rows)}) + "\n", encoding="utf-8")
+
+    def tune(
+        self, row: str, command: str, start: str, flags: Sequence[str], seeds: Sequence[int]
+    ) -> None:
+        """Train the language model, connector and projector by a command, for each seed."""
+        commands = {}
+        for seed in seeds:
+            if not (self.model(row, seed) / "config.json").is_file():
+                extra = ("--validation", self.manifest("validation")) if command == "sft" else ()
+                commands[f"{row}-seed{seed}"] = train_command(
+                    command, "--out", self.out / "runs" / f"{row}-seed{seed}", "--manifest",
+                    self.manifest(row), "--model", self.model(start, seed), "--features",
+                    self.features, "--seed", seed, *extra, *flags,
+                )  # fmt: skip
+        self.commands(commands)
+        for name in commands:
+            shutil.copytree(self.out / "runs" / name / "model", self.out / "models" / name)
+
+    def calibrate(self, row: str, seed: int) -> None:
+        """Fit the temperature of a model's scores on validation people and actors."""
+        model, processor = load_model(self.model(row, seed))
+        if model.config.label_temperature != 1:
+            return
+        rows = read_manifest(self.manifest("validation"))
+        store = cache_features(model, processor, rows, self.features)
+        rows = store.usable(rows)
+        settings = EvalSettings(reasoning=False, conditions=("both",), batch_size=64)
+        batches = predict(model, processor, rows, range(len(rows)), settings, store)
+        found = fit_temperature(itertools.chain.from_iterable(batches))
+        logger.info("%s-seed%d: temperature %g", row, seed, found)
+        model.config.label_temperature = found
+        save_model(model, processor, self.model(row, seed))
+
+    def evaluate(self, seeds: Sequence[int]) -> None:
+        """Cold start and the tuned model on all test sets; the tiny model on the same actors."""
+        commands: dict[str, tuple[object, ...]] = {}
+        models = {
+            f"{row}-seed{s}": self.model(row, s) for row in ("cold_start", "grpo") for s in seeds
+        }
+        for (name, model), (test, flags) in itertools.product(models.items(), TESTS.items()):
+            commands |= self._evaluation(name, model, test, flags)
+        for split in ("test", "ood"):
+            commands |= self._evaluation("tiny", Path("tiny"), split, TESTS[split])
+        self.commands(commands)
+
+    def _evaluation(
+        self, name: str, model: Path, test: str, flags: Sequence[str]
+    ) -> dict[str, tuple[object, ...]]:
+        folder = self.out / "eval" / name / test
+        if (folder / "eval.json").is_file():
+            return {}
+        manifest = test.partition("@")[0]
+        words = ("eval", "--model", model, "--manifest", self.manifest(manifest), "--out", folder)
+        return {
+            f"eval-{name}-{test}": train_command(
+                *words, "--features", self.features, "--max-new-tokens", 96, *flags
+            )
+        }
+
+    def model(self, row: str, seed: int) -> Path:
+        """Checkpoint of a row of the table."""
+        return self.out / "models" / f"{row}-seed{seed}"
+
     def manifest(self, name: str) -> Path:
-        """Manifest of one of `CORPORA`."""
+        """Manifest of one of `CORPORA`, of rendered tests, or of what the language model is shown."""
+        if name in ("test", "ood"):
+            return self.out / "corpora" / name / "manifest.jsonl"
         return self.out / "manifests" / f"{name}.jsonl"
 
     def rows(self, name: str) -> list[Row]:
@@ -184,6 +449,33 @@ class Recipe:
         file.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
 
 
+@torch.no_grad()
+def take_language(
+    model: EmostreamForCausalLM,
+    processor: EmostreamProcessor,
+    other: EmostreamForCausalLM,
+    its: EmostreamProcessor,
+) -> None:
+    """Give a model the language model of another of the same size that has other words.
+
+    A token begins as the mean of those that the other spells it with.
+    """
+    ours, theirs = model.model, other.model
+    ours.layers.load_state_dict(theirs.layers.state_dict())
+    ours.norm.load_state_dict(theirs.norm.state_dict())
+    for token in range(len(processor.tokenizer)):
+        spelled = its.tokenizer(processor.tokenizer.decode([token]), add_special_tokens=False)
+        if ids := spelled["input_ids"]:
+            ours.embed_tokens.weight[token] = theirs.embed_tokens.weight[ids].mean(0)
+
+
+def encode(checkpoint: Path, features: Path, rows: Sequence[Row]) -> None:
+    """The towers' features of some clips, in a process of one thread."""
+    torch.set_num_threads(1)
+    model, processor = load_model(checkpoint)
+    cache_features(model, processor, rows, features, batch_size=32)
+
+
 def main() -> None:
     """Command line of the recipe."""
     parser = argparse.ArgumentParser(
@@ -193,10 +485,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/small"))
     parser.add_argument("--towers", nargs="+", choices=TOWERS, default=TOWERS, metavar="NAME")
     parser.add_argument("--part", type=float, default=1.0, help="of the steps, for a trial")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0], metavar="N")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    os.environ.update(MALLOC)  # for the processes of all stages
     try:
-        Recipe(options.corpora, options.out, options.part).run(options.towers)
+        Recipe(options.corpora, options.out, options.part).run(options.towers, options.seeds)
     except EmostreamError as error:
         sys.exit(str(error))
 

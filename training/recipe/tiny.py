@@ -21,12 +21,9 @@ import logging
 import multiprocessing
 import os
 import shutil
-import subprocess
 import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -39,7 +36,7 @@ from emostream.model.presets import from_preset
 from training.data.features import cache_features
 from training.data.manifest import Row, read_manifest, write_manifest
 from training.evaluation.probe import fused_classifier
-from training.recipe.loop import fast_bfloat16
+from training.recipe.stages import CPU, MALLOC, Stages, train_command
 from training.recipe.tower_data import is_held_out, render
 from training.sft.compose import corpus_texts
 
@@ -52,7 +49,6 @@ TOWER_CLIPS = 16_000
 TOWER_SEED = 0
 TOWERS = {"video": (1700, 48), "audio": (1300, 64)}  # steps, batch
 
-CPU = ("--use_cpu", "true", "--bf16", str(fast_bfloat16()).lower())
 SFT = (*CPU, "--learning_rate", "1e-3", "--label_first", "1.0", "--save_steps", "188")
 COLD_START = (*SFT, "--num_train_epochs", "4", "--wordings", "2", "--eval_steps", "188")
 LABEL_ONLY = (
@@ -78,12 +74,6 @@ REWARDS = {
     ),
     "grpo_paper": ("paper_accuracy", "paper_format", "--reward_weights", "1", "1"),
 }
-#: glibc gives large blocks back to the system at once; on a small machine, that alone cost half of the time.
-MALLOC = {
-    "MALLOC_MMAP_THRESHOLD_": "2000000000",
-    "MALLOC_TRIM_THRESHOLD_": "8000000000",
-    "MALLOC_TOP_PAD_": "200000000",
-}
 SPLITS = ("test", "ood")
 Stage = tuple[str, str, str, tuple[str, ...]]
 """Of a row: command, part of the corpus, row to start from, flags."""
@@ -91,7 +81,7 @@ ROWS = ("base", "cold_start", "label_only", "grpo_paper", "grpo", "grpo_clear")
 HEADLINE = ("cold_start", "label_only", "grpo_paper", "grpo", "clear", "grpo_clear")
 
 
-class Recipe:
+class Recipe(Stages):
     """The stages, by the folder that they fill.
 
     Args:
@@ -99,28 +89,28 @@ class Recipe:
     """
 
     def __init__(self, out: Path):
-        self.out = out
+        super().__init__("tiny", out)
         self.features = out / "features"
 
     def run(self, seeds: Sequence[int]) -> None:
         """Everything that is not there yet."""
         clips = sum(count for count, _ in CORPORA.values())
-        with self._step("corpora", f"{clips:,} clips rendered and encoded as mp4"):
+        with self.step("corpora", f"{clips:,} clips rendered and encoded as mp4"):
             self.corpora()
         steps = " and ".join(f"{name} {count:,} steps" for name, (count, _) in TOWERS.items())
-        with self._step("towers", f"{TOWER_CLIPS:,} examples rendered; {steps}, a core each"):
+        with self.step("towers", f"{TOWER_CLIPS:,} examples rendered; {steps}, a core each"):
             self.towers()
         for seed in seeds:
             self.base(seed)
-        with self._step("features", f"{clips:,} clips decoded and encoded"):
+        with self.step("features", f"{clips:,} clips decoded and encoded"):
             self.encode(seeds[0])
-        with self._step("cold start", f"SFT on {COLD_START_CLIPS:,} clips, for each seed"):
+        with self.step("cold start", f"SFT on {COLD_START_CLIPS:,} clips, for each seed"):
             self.cold_start(seeds)
-        with self._step("tuning", "SFT on labels alone, GRPO with either rewards, for each seed"):
+        with self.step("tuning", "SFT on labels alone, GRPO with either rewards, for each seed"):
             self.tune(seeds)
-        with self._step("clear reasons", "SFT on what is clear, then GRPO, for each seed"):
+        with self.step("clear reasons", "SFT on what is clear, then GRPO, for each seed"):
             self.tune_clear(seeds)
-        with self._step("evaluation", "all of them on both test sets"):
+        with self.step("evaluation", "all of them on both test sets"):
             self.evaluate(seeds)
 
     def corpora(self) -> None:
@@ -128,9 +118,9 @@ class Recipe:
         for split, (clips, seed) in CORPORA.items():
             folder = self.out / "corpora" / split
             if not (folder / "manifest.jsonl").is_file():
-                self._commands(
+                self.commands(
                     {
-                        f"corpus-{split}": _train(
+                        f"corpus-{split}": train_command(
                             "corpus", "synth", "--out", folder, "--clips", clips, "--seed", seed,
                             "--split", split,
                         )
@@ -161,7 +151,7 @@ class Recipe:
             )
             model, processor = from_preset("tiny")
             save_model(model, processor, folder / "start")
-        self._commands(
+        self.commands(
             {
                 f"tower-{name}": (
                     sys.executable, "-m", "training.recipe.towers", name, "--model", folder / "start",
@@ -235,11 +225,11 @@ class Recipe:
         for row, seed, split in itertools.product(ROWS, seeds, SPLITS):
             folder = self.out / "eval" / f"{row}-seed{seed}" / split
             if _in_table(row, seed) and not (folder / "eval.json").is_file():
-                commands[f"eval-{row}-seed{seed}-{split}"] = _train(
+                commands[f"eval-{row}-seed{seed}-{split}"] = train_command(
                     "eval", "--model", self.model(row, seed), "--manifest", self.manifest(split),
                     "--out", folder, "--features", self.features, "--max-new-tokens", 96,
                 )  # fmt: skip
-        self._commands(commands)
+        self.commands(commands)
 
     def manifest(self, name: str) -> Path:
         """Manifest of a part of the training corpus, or of a test set."""
@@ -251,72 +241,20 @@ class Recipe:
         """Checkpoint of a row of the table."""
         return self.out / "models" / f"{row}-seed{seed}"
 
-    @contextmanager
-    def _step(self, step: str, what: str) -> Iterator[None]:
-        """Add the minutes of a stage to those that it has had."""
-        file = self.out / "recipe.json"
-        steps = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
-        entry = next((entry for entry in steps if entry["step"] == step), None)
-        if entry is None:
-            steps.append(entry := {"step": step, "what": what, "minutes": 0.0})
-        begun_s = time.monotonic()
-        try:
-            yield
-        finally:
-            entry["minutes"] = round(entry["minutes"] + (time.monotonic() - begun_s) / 60, 1)
-            self.out.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps(steps, indent=1) + "\n", encoding="utf-8")
-
     def _train_models(self, runs: Mapping[str, Stage], seeds: Sequence[int]) -> None:
         """Train rows of the table."""
         commands = {}
         for (row, (command, part, start, flags)), seed in itertools.product(runs.items(), seeds):
             if _in_table(row, seed) and not (self.model(row, seed) / "config.json").is_file():
                 extra = ("--validation", self.manifest("validation")) if command == "sft" else ()
-                commands[f"{row}-seed{seed}"] = _train(
+                commands[f"{row}-seed{seed}"] = train_command(
                     command, "--out", self.out / "runs" / f"{row}-seed{seed}", "--manifest",
                     self.manifest(part), "--model", self.model(start, seed), "--features",
                     self.features, "--seed", seed, *extra, *flags,
                 )  # fmt: skip
-        self._commands(commands)
+        self.commands(commands)
         for name in commands:
             shutil.copytree(self.out / "runs" / name / "model", self.out / "models" / name)
-
-    def _commands(self, commands: Mapping[str, Sequence[object]]) -> None:
-        """Run commands, as many at a time as there are cores, one thread each.
-
-        Raises:
-            EmostreamError: One failed; the others are let finish.
-        """
-        waiting = list(commands.items())
-        running: dict[str, tuple[subprocess.Popen[bytes], float]] = {}
-        failed = []
-        logs = self.out / "logs"
-        logs.mkdir(parents=True, exist_ok=True)
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        while waiting or running:
-            while waiting and len(running) < (os.cpu_count() or 1):
-                name, words = waiting.pop(0)
-                with (logs / f"{name}.log").open("ab") as log:
-                    process = subprocess.Popen(
-                        [str(word) for word in words],
-                        stdout=log,
-                        stderr=subprocess.STDOUT,
-                        env=environment,
-                    )
-                running[name] = process, time.monotonic()
-                logger.info("%s: begun, says more in %s", name, logs / f"{name}.log")
-            time.sleep(0.5)
-            for name, (process, begun) in list(running.items()):
-                if (code := process.poll()) is not None:
-                    del running[name]
-                    minutes = (time.monotonic() - begun) / 60
-                    logger.info("%s: exit code %d after %.1f minutes", name, code, minutes)
-                    failed += [name] if code else []
-        if failed:
-            raise EmostreamError(
-                f"tiny: {', '.join(failed)} failed; see {logs / failed[0]}.log. The same command continues."
-            )
 
 
 def _encode(checkpoint: Path, features: Path, rows: Sequence[Row]) -> None:
@@ -328,10 +266,6 @@ def _encode(checkpoint: Path, features: Path, rows: Sequence[Row]) -> None:
 
 def _in_table(row: str, seed: int) -> bool:
     return seed == 0 or row in HEADLINE
-
-
-def _train(*words: object) -> tuple[object, ...]:
-    return (sys.executable, "-m", "training.cli", *words)
 
 
 def main() -> None:

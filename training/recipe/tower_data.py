@@ -185,18 +185,19 @@ def render(
     seed: int,
     workers: int,
     say: Callable[[str], None],
+    size: int = 1000,
 ) -> None:
-    """Write `clips` training and `validation` held-out clips below a folder, in shards of 1000; resumable.
+    """Write `clips` training and `validation` held-out clips below a folder, in shards; resumable.
 
     Args:
         folder: Gets `train/000 …` and `validation/000`.
-        clips: Training clips, a multiple of 1000.
+        clips: Training clips, a multiple of `size`.
         validation: Clips of held-out actors.
         seed: Corpus seed; another than that of the clips that the language model is trained on.
         workers: Processes.
         say: Told of each shard.
+        size: Clips of a shard.
     """
-    size = 1000
     # Held-out actors are a twelfth of the cast, so shards may not overlap when they start size * 1.2 apart.
     plans = [
         ShardPlan(
@@ -217,7 +218,10 @@ def render(
         )
         for number in range(clips // size)
     ]
-    with _pool(workers) as pool:
+    plans = [plan for plan in plans if not (plan.folder / "shard.json").is_file()]
+    if not plans:
+        return
+    with _pool(min(workers, len(plans))) as pool:
         for plan, _ in zip(plans, pool.map(_work, plans), strict=True):
             say(f"{plan.folder.parent.name}/{plan.folder.name}: {plan.clips} clips")
 

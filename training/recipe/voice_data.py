@@ -12,7 +12,7 @@ import json
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +26,7 @@ from transformers import WhisperFeatureExtractor
 from emostream.labels import DEFAULT_LABELS
 from emostream.media import load_clip
 from emostream.sampling import SAMPLE_RATE_HZ
+from training.claims.measure import VoiceMeasures, measure_voice
 from training.data.manifest import Row
 
 logger = logging.getLogger(__name__)
@@ -51,12 +52,18 @@ class Voices:
         begins: (N + 1,) int64, where each begins in the arrays.
         mel: (M, F) float16, log10 of the power of mel bands.
         pitch: (M, 2) float16, octaves above `PITCH_HZ`, and 1 where there is a pitch.
+        bounds_s: N, where speech begins and ends in the file.
+        lengths_s: N, how long the file is.
+        measures: N, what Praat finds in the whole file; None where it finds no voice.
     """
 
     rows: list[Row]
     begins: NDArray[np.int64]
     mel: NDArray[np.float16]
     pitch: NDArray[np.float16]
+    bounds_s: Sequence[tuple[float, float]] = ()
+    lengths_s: Sequence[float] = ()
+    measures: Sequence[VoiceMeasures | None] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -110,9 +117,12 @@ def read_voices(
     if not done.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         mels, pitches, begins, kept = [], [], [0], []
+        bounds, lengths, measures = [], [], []
         seen: set[bytes] = set()
         for place, row in enumerate(ordered):
-            speech = trimmed(_sound(row))
+            sound = _sound(row)
+            part = spoken(sound)
+            speech = levelled(sound, part)
             digest = hashlib.sha256(speech.tobytes()).digest()
             if digest in seen or len(speech) < extractor.n_fft:
                 logger.info(
@@ -125,17 +135,26 @@ def read_voices(
             pitches.append(_pitch(speech, len(mel)))
             begins.append(begins[-1] + len(mel))
             kept.append(place)
+            bounds.append((part.start / SAMPLE_RATE_HZ, part.stop / SAMPLE_RATE_HZ))
+            lengths.append(len(sound) / SAMPLE_RATE_HZ)
+            found = measure_voice(sound)
+            measures.append(None if found is None else asdict(found))
             if place % 500 == 499:
                 say(f"voices: {place + 1} of {len(ordered)} utterances decoded")
         np.save(folder / "mel.npy", np.concatenate(mels))
         np.save(folder / "pitch.npy", np.concatenate(pitches))
-        done.write_text(json.dumps({"kept": kept, "begins": begins}) + "\n", encoding="utf-8")
+        known = {"kept": kept, "begins": begins, "bounds_s": bounds, "lengths_s": lengths}
+        known["measures"] = measures
+        done.write_text(json.dumps(known) + "\n", encoding="utf-8")
     known = json.loads(done.read_text(encoding="utf-8"))
     return Voices(
         rows=[ordered[place] for place in known["kept"]],
         begins=np.array(known["begins"]),
         mel=np.load(folder / "mel.npy"),
         pitch=np.load(folder / "pitch.npy"),
+        bounds_s=[(begin, end) for begin, end in known["bounds_s"]],
+        lengths_s=known["lengths_s"],
+        measures=[None if m is None else VoiceMeasures(**m) for m in known["measures"]],
     )
 
 
@@ -145,17 +164,37 @@ def _sound(row: Row) -> NDArray[np.float32]:
     return clip.audio
 
 
-def trimmed(pcm: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A sound without the silence before and behind it, its speech brought to `LEVEL`."""
+def spoken(pcm: NDArray[np.float32]) -> slice:
+    """A sound without the silence before and behind it; nothing of it where there is only silence."""
     hop = SAMPLE_RATE_HZ // 100
-    frames = pcm[: len(pcm) // hop * hop].reshape(-1, hop)
-    power = (frames.astype(np.float64) ** 2).mean(1)
-    loud = np.flatnonzero(power > power.max(initial=0.0) * 10 ** (-SILENCE_DB / 10))
+    loud = np.flatnonzero(_loud(pcm))
     if not len(loud):
+        return slice(0, 0)
+    first, last = max(0, int(loud[0]) - MARGIN_FRAMES), int(loud[-1]) + 1 + MARGIN_FRAMES
+    return slice(first * hop, min(len(pcm), last * hop))
+
+
+def levelled(pcm: NDArray[np.float32], part: slice) -> NDArray[np.float32]:
+    """A part of a sound, the speech in it brought to `LEVEL`."""
+    loud = _loud(pcm)
+    if not loud.any():
         return pcm[:0]
-    first, last = max(0, loud[0] - MARGIN_FRAMES), loud[-1] + 1 + MARGIN_FRAMES
-    gain = LEVEL / np.sqrt(power[loud].mean())
-    return np.ascontiguousarray(pcm[first * hop : last * hop] * np.float32(gain))
+    gain = LEVEL / np.sqrt(_power(pcm)[loud].mean())
+    return np.ascontiguousarray(pcm[part] * np.float32(gain))
+
+
+def _power(pcm: NDArray[np.float32]) -> NDArray[np.float64]:
+    hop = SAMPLE_RATE_HZ // 100
+    power: NDArray[np.float64] = (
+        pcm[: len(pcm) // hop * hop].reshape(-1, hop).astype(np.float64) ** 2
+    ).mean(1)
+    return power
+
+
+def _loud(pcm: NDArray[np.float32]) -> NDArray[np.bool_]:
+    power = _power(pcm)
+    loud: NDArray[np.bool_] = power > power.max(initial=0.0) * 10 ** (-SILENCE_DB / 10)
+    return loud
 
 
 def _pitch(pcm: NDArray[np.float32], frames: int) -> NDArray[np.float16]:
@@ -196,6 +235,7 @@ class Talks:
             for corpus, people in self._speakers.items()
         }
         self.speakers = [(c, s) for c, people in self._speakers.items() for s in people]
+        self.corpora = sorted(self._speakers)
 
     def draw(self, speakers: int, windows: int, frames: int) -> dict[str, Any]:
         """One batch: `windows` of each of `speakers`, who come from all corpora alike.
@@ -206,13 +246,12 @@ class Talks:
             frames: M.
 
         Returns:
-            `mel` (B, M, F) and `pitch` (B, M, 2) float32, `label` (B,) int64, `known` (B, E) bool, `speaker` (B,)
-            int64, a number into `speakers`; those of a speaker stand together.
+            `mel` (B, M, F) and `pitch` (B, M, 2) float32, `label` (B,) int64, `known` (B, E) bool, `corpus` and
+            `speaker` (B,) int64, numbers into `corpora` and `speakers`; windows of a speaker stand together.
         """
         out: dict[str, list[Any]] = defaultdict(list)
-        corpora = sorted(self._speakers)
         for _ in range(speakers):
-            corpus = corpora[self.rng.integers(len(corpora))]
+            corpus = self.corpora[self.rng.integers(len(self.corpora))]
             names = sorted(self._speakers[corpus])
             name = names[self.rng.integers(len(names))]
             emotions = self._speakers[corpus][name]
@@ -223,6 +262,7 @@ class Talks:
                 out["pitch"].append(pitch)
                 out["label"].append(label)
                 out["known"].append(self.labels[corpus])
+                out["corpus"].append(self.corpora.index(corpus))
                 out["speaker"].append(self.speakers.index((corpus, name)))
         return {key: torch.from_numpy(np.stack(values)) for key, values in out.items()}
 

@@ -128,6 +128,8 @@ def test_tree_by_hand():
     # ab: .5*.5*1, ac: .5*.5*.5, b: .25*1
     wanted = torch.tensor([0.25, 0.125, 0.25]) / 0.625
     torch.testing.assert_close(tree.scores(log_probs)[0], wanted)
+    cooler = wanted.sqrt() / wanted.sqrt().sum()
+    torch.testing.assert_close(tree.scores(log_probs, temperature=2)[0], cooler)
 
 
 def test_only_what_follows_the_common_prefix_is_scored():

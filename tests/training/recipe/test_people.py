@@ -1,6 +1,7 @@
 """Towers trained on people: what they are shown, that they learn, go on and end where they would have."""
 
 import csv
+import json
 import subprocess
 import sys
 
@@ -14,14 +15,23 @@ from emostream import load_model
 from emostream.errors import CheckpointError
 from emostream.labels import DEFAULT_LABELS
 from emostream.model.presets import from_preset
+from emostream.people.voice_baseline import moments, speech_steps
 from tests.training.clips import write_clip
-from training.data.manifest import Row
+from training.data.manifest import Row, read_manifest
 from training.recipe import small
-from training.recipe.loop import run_steps
+from training.recipe.loop import renew_norms, run_steps
 from training.recipe.people_faces import augment_faces, soft_target
-from training.recipe.people_voices import augment_talk, begin_voices, heard, moments, speech_steps
+from training.recipe.people_voices import augment_talk, begin_voices, heard
 from training.recipe.tower_files import read_tower, write_tower
-from training.recipe.voice_data import LEVEL, Talks, Voices, log_mel, trimmed, whisper_scale
+from training.recipe.voice_data import (
+    LEVEL,
+    Talks,
+    Voices,
+    levelled,
+    log_mel,
+    spoken,
+    whisper_scale,
+)
 
 VOTED = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
 
@@ -89,11 +99,12 @@ class TestVoices:
         speech = np.random.default_rng(0).normal(0, 0.01, 16000).astype(np.float32)
         silence = np.zeros(16000, np.float32)
         for gain in (1, 20):
-            found = trimmed(np.concatenate([silence, gain * speech, silence]))
+            sound = np.concatenate([silence, gain * speech, silence])
+            found = levelled(sound, spoken(sound))
             assert abs(len(found) - 16000) <= 2 * 9 * 160
-            spoken = found[np.abs(found) > 0]
-            assert np.sqrt((spoken**2).mean()) == pytest.approx(LEVEL, rel=0.02)
-        assert not len(trimmed(silence))
+            heard = found[np.abs(found) > 0]
+            assert np.sqrt((heard**2).mean()) == pytest.approx(LEVEL, rel=0.02)
+        assert not len(levelled(silence, spoken(silence)))
 
     def test_a_window_is_talk_of_one_person_in_one_emotion(self, voices):
         talks = Talks(voices, range(4), seed=0)
@@ -221,22 +232,64 @@ def corpora(tmp_path):
     return folder
 
 
-def test_the_recipe_trains_both_towers_and_does_nothing_twice(corpora, tmp_path, monkeypatch):
+@pytest.fixture
+def few(monkeypatch):
+    """A recipe of few steps and clips."""
     monkeypatch.setattr(small, "FACES", (3, 4, 1e-3))
+    monkeypatch.setattr(small, "FACES_AND_ACTORS", (3, 4, 1e-3))
+    monkeypatch.setattr(small, "ACTORS", (8, 8))
     monkeypatch.setattr(small, "VOICES", (3, 1e-3))
+    monkeypatch.setattr(small, "CLIPS", {"train": (6, 1)})
+    monkeypatch.setattr(small, "FACES_SHOWN", 4)
+    monkeypatch.setattr(small, "COLD_START_CLIPS", 3)
+
+
+def test_the_recipe_does_everything_once(corpora, tmp_path, few):
     out = tmp_path / "out"
-    small.Recipe(corpora, out).run(small.TOWERS)
-    files = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+    small.Recipe(corpora, out).run(small.TOWERS, ())
+    towers = {path: path.stat().st_mtime_ns for path in (out / "towers").rglob("*.safetensors")}
+    assert {path.parent.name for path in towers} == {"faces", "vision", "audio"}
     model, _ = from_preset("small")
     started = {k: v.clone() for k, v in model.state_dict().items()}
     for name in small.TOWERS:
-        assert (out / "runs" / f"{name}.scores.json").is_file()
+        scores = json.loads((out / "runs" / f"{name}.scores.json").read_text())
+        assert {"validation", "test", "actors"} <= scores.keys()
         read_tower(model, name, out / "towers" / name)
         moved = [k for k, v in model.state_dict().items() if not torch.equal(v, started[k])]
         assert any(name in key for key in moved)
     assert torch.isfinite(model.model.audio(torch.rand(1, 128, 400))).all()
-    small.Recipe(corpora, out).run(small.TOWERS)
-    assert files == {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()}
+
+    recipe = small.Recipe(corpora, out)
+    recipe.run(small.TOWERS, ())
+    assert towers == {path: path.stat().st_mtime_ns for path in towers}
+    recipe.clips()
+    recipe.shown()
+    rows = {name: read_manifest(recipe.manifest(name)) for name in ("cold_start", "test_voices")}
+    seen = {row.actor for row in rows["cold_start"] if row.actor}
+    assert not seen & {row.actor for row in rows["test_voices"]}
+    stills = [row for row in rows["cold_start"] if row.is_still]
+    assert len(stills) == 4
+    assert not any("PublicTest" in row.path.name or "Private" in row.path.name for row in stills)
+    talk = [row for row in rows["cold_start"] if row.path.suffix == ".wav"]
+    assert len(talk) == 4
+    assert all(0.5 < row.end_s - row.start_s <= 1 for row in talk)
+
+    recipe.base(0)
+    tuned, processor = load_model(recipe.model("base", 0))
+    tiny, theirs = load_model("tiny")
+    assert torch.equal(tuned.model.norm.weight, tiny.model.norm.weight)
+    word = tiny.model.embed_tokens.weight[theirs.tokenizer("<answer>")["input_ids"]]
+    [*ours] = processor.tokenizer("<answer>")["input_ids"]
+    assert torch.allclose(tuned.model.embed_tokens.weight[ours].mean(0), word.mean(0), atol=0.02)
+
+
+def test_norms_that_come_back_change_nothing():
+    torch.manual_seed(0)
+    network = from_preset("small")[0].model.vision_tower
+    pictures = torch.rand(8, 3, 64, 64)
+    before = network(pictures)
+    renew_norms(network, lambda: network(pictures))
+    torch.testing.assert_close(network.train()(pictures), before, atol=1e-4, rtol=1e-3)
 
 
 def test_without_corpora_it_says_so_in_one_line(tmp_path):

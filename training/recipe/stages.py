@@ -1,0 +1,93 @@
+"""What recipes of several commands share: one process a core, a log for each, and how long each stage took."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from emostream.errors import EmostreamError
+from training.recipe.loop import fast_bfloat16
+
+logger = logging.getLogger(__name__)
+
+CPU = ("--use_cpu", "true", "--bf16", str(fast_bfloat16()).lower())
+#: glibc gives large blocks back to the system at once; on a small machine, that alone cost half of the time.
+MALLOC = {
+    "MALLOC_MMAP_THRESHOLD_": "2000000000",
+    "MALLOC_TRIM_THRESHOLD_": "8000000000",
+    "MALLOC_TOP_PAD_": "200000000",
+}
+
+
+class Stages:
+    """Stages of a recipe.
+
+    Args:
+        name: The recipe's, for messages.
+        out: Where everything goes; gets `logs/` and `recipe.json`.
+    """
+
+    def __init__(self, name: str, out: Path):
+        self.name, self.out = name, out
+
+    @contextmanager
+    def step(self, step: str, what: str) -> Iterator[None]:
+        """Add the minutes of a stage to those that it has had."""
+        file = self.out / "recipe.json"
+        steps = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+        entry = next((entry for entry in steps if entry["step"] == step), None)
+        if entry is None:
+            steps.append(entry := {"step": step, "what": what, "minutes": 0.0})
+        begun_s = time.monotonic()
+        try:
+            yield
+        finally:
+            entry["minutes"] = round(entry["minutes"] + (time.monotonic() - begun_s) / 60, 1)
+            self.out.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(steps, indent=1) + "\n", encoding="utf-8")
+
+    def commands(self, commands: Mapping[str, Sequence[object]]) -> None:
+        """Run commands, as many at a time as there are cores, one thread each.
+
+        Raises:
+            EmostreamError: One failed; the others are let finish.
+        """
+        waiting = list(commands.items())
+        running: dict[str, tuple[subprocess.Popen[bytes], float]] = {}
+        failed = []
+        logs = self.out / "logs"
+        logs.mkdir(parents=True, exist_ok=True)
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        while waiting or running:
+            while waiting and len(running) < (os.cpu_count() or 1):
+                name, words = waiting.pop(0)
+                with (logs / f"{name}.log").open("ab") as log:
+                    process = subprocess.Popen(
+                        [str(word) for word in words],
+                        stdout=log,
+                        stderr=subprocess.STDOUT,
+                        env=environment,
+                    )
+                running[name] = process, time.monotonic()
+                logger.info("%s: begun, says more in %s", name, logs / f"{name}.log")
+            time.sleep(0.5)
+            for name, (process, begun) in list(running.items()):
+                if (code := process.poll()) is not None:
+                    del running[name]
+                    minutes = (time.monotonic() - begun) / 60
+                    logger.info("%s: exit code %d after %.1f minutes", name, code, minutes)
+                    failed += [name] if code else []
+        if failed:
+            raise EmostreamError(
+                f"{self.name}: {', '.join(failed)} failed; see {logs / failed[0]}.log. The same command continues."
+            )
+
+
+def train_command(*words: object) -> tuple[object, ...]:
+    """The words of an `emostream-train` command."""
+    return (sys.executable, "-m", "training.cli", *words)
