@@ -94,13 +94,14 @@ class Voices:
 
     def forget(self, source: str) -> None:
         """Forget a source's person, unless a file keeps him."""
-        self._heard.pop(source, None)
+        if (gone := self._heard.pop(source, None)) is not None:
+            gone.finish()
 
     def save(self, *, due: bool = False) -> None:
-        """Write the file, if there is one and something new to keep.
+        """Write the file, if there is one.
 
         Args:
-            due: Only if it was not for `SAVED_EVERY_S`.
+            due: Only if it was not for `SAVED_EVERY_S`; else no window is to come, and the last are learned from too.
 
         Raises:
             ConfigError: It cannot be written.
@@ -110,6 +111,9 @@ class Voices:
             return
         if due and now_s - self._saved_at_s < SAVED_EVERY_S:
             return
+        if not due:
+            for voice in self._heard.values():
+                voice.finish()
         self._saved_at_s = now_s
         save_baseline(self._file, self._kept, self._standardiser.mean, self._standardiser.std)
 

@@ -7,6 +7,7 @@ B clips, F mel bands, M mel frames of 10 ms, S = M/2 encoder steps of 20 ms, D t
 """
 
 import math
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -109,28 +110,15 @@ class VoiceBaseline:
         """Seconds of speech that they are of, up to `KEPT_S`."""
         return self._known[2]
 
-    def hear(self, x_SD: Tensor, weight_S: Tensor) -> None:
-        """Add a stretch of sound, unless there is something in it that is no number.
-
-        Args:
-            x_SD: (S, D) features.
-            weight_S: (S,) how much of each step is to be added: 1 for a step of speech, 0 for what is none; in the
-                host's memory.
-        """
-        seconds = float(weight_S.sum()) * STEP_S
-        mean, variance = moments(x_SD.float()[None], weight_S.to(x_SD.device)[None])
-        if (mean + variance).isfinite().all():
-            self.add(mean, variance, seconds)
-
     def add(self, mean: Tensor, variance: Tensor, seconds: float) -> None:
-        """Add what is known of a stretch of speech.
+        """Add what is known of a stretch of speech, unless there is something in it that is no number.
 
         Args:
-            mean: (D,) float32.
+            mean: (D,) float32, as `moments` gives it.
             variance: (D,) float32.
             seconds: Of speech; nothing is added for 0.
         """
-        if seconds <= 0:
+        if seconds <= 0 or not (mean + variance).isfinite().all():
             return
         kept_s = min(self.heard_s, max(0.0, KEPT_S - seconds))
         if kept_s:
@@ -185,9 +173,10 @@ class VoiceStretch:
 class HeardVoice:
     """Follows the person of one source from window to window; windows move forward.
 
-    A window is standardised by what was heard before it, and then adds its own speech: all of it, each step weighed by
-    the part of the window that is new, so that each stretch of sound counts once while it passes through. The newest
-    steps alone would not do: what an encoder gives depends on where in a window a step stands.
+    A window is standardised by what was heard in windows that ended before it began: by itself, what it shows would be
+    taken for how the person usually sounds. Of a window all speech counts, each step weighed by the part of the window
+    that was new, so that each stretch of sound counts once while it passes through. The newest steps alone would not
+    do: what an encoder gives depends on where in a window a step stands.
 
     Args:
         baseline: What is known already, of the one person whom this source ever shows; None: whoever comes is a
@@ -200,12 +189,13 @@ class HeardVoice:
         self._whose: int | None = None
         self._heard_to: float = -math.inf  # sample behind what was learned, or is not to be
         self._since: float = -math.inf  # what is before may be somebody else's
+        self._waiting: deque[tuple[int, Tensor, Tensor, float]] = deque()  # end, moments, seconds
         self._last: tuple[tuple[int, int], tuple[Tensor, Tensor, float]] | None = None
 
     def take(
         self, x_SD: Tensor, mel_FM: Tensor, voice: VoiceStretch, mean: Tensor, std: Tensor
     ) -> tuple[Tensor, Tensor, float]:
-        """What to standardise a window's sound by; the window is learned from then.
+        """What to standardise a window's sound by; once it is past, it is learned from.
 
         The same window once more is standardised as before, and teaches nothing.
 
@@ -228,7 +218,9 @@ class HeardVoice:
         new = place[1] - max(place[0], self._heard_to)
         if voice.theirs and place[0] >= self._since and new > 0:
             weight_S = speech_of(mel_FM, voice.spoken, voice.start) * (new / voice.samples)
-            self.baseline.hear(x_SD, weight_S)
+            seconds = float(weight_S.sum()) * STEP_S
+            found_D = moments(x_SD.float()[None], weight_S.to(x_SD.device)[None])
+            self._waiting.append((place[1], *found_D, seconds))
             self._heard_to = place[1]
         if not voice.theirs:
             self._heard_to = self._since = place[1]
@@ -238,10 +230,21 @@ class HeardVoice:
         """Begin anew if somebody else is there; seconds of the speech of whoever is there now."""
         stop = voice.start + voice.samples
         if stop < self._heard_to:  # another clock
+            self.finish()
             self._heard_to = self._since = -math.inf
         if voice.person is not None:
             if self._whose not in (None, voice.person) and not self._stays:
                 self.baseline.reset()
+                self._waiting.clear()
                 self._heard_to = self._since = stop
             self._whose = voice.person
+        self._learn(voice.start)
         return self.baseline.heard_s
+
+    def finish(self) -> None:
+        """Learn from the last windows too; none is to come."""
+        self._learn(math.inf)
+
+    def _learn(self, stop: float) -> None:
+        while self._waiting and self._waiting[0][0] <= stop:
+            self.baseline.add(*self._waiting.popleft()[1:])

@@ -254,7 +254,7 @@ class Label(_Envelope, frozen=True, kw_only=True):
         voice: attributed: the only person in view speaks. unattributed: several were in view in this window and
             somebody speaks, so that each is judged by the picture alone. null: nobody speaks, nobody is in view, or
             nobody looked.
-        baseline_s: How much of this person's speech has been heard before this window, seconds: what the voice is
+        baseline_s: How much of this person's speech was heard before this window began, seconds: what the voice is
             judged against, up to 300; null for models that judge every voice as a stranger's, and with --baseline off.
     """
 

@@ -81,15 +81,15 @@ def test_a_tower_of_convolutions_and_a_standardised_one_export_like_others(tmp_p
     # With the towers gone, as they are served: what is behind the encoder follows the person.
     model, processor = load_model(folder)
     plain = Recognizer(model, processor)
-    wanted = [plain.recognize([known(window(start), start)])[0] for start in range(3)]
+    wanted = [plain.recognize([known(window(start), start)])[0] for start in (0, 4, 8)]
     model.drop_encoders()
     encoders = OnnxEncoders(tmp_path / "engines", model.device, model.dtype)
     compiled = Recognizer(model, processor, encoders=encoders)
-    for start, expected in enumerate(wanted):
+    for start, expected in zip((0, 4, 8), wanted, strict=True):
         [found] = compiled.recognize([known(window(start), start)])
         assert found.scores == pytest.approx(expected.scores, abs=1e-4)
         assert found.baseline_s == expected.baseline_s
-    assert wanted[2].baseline_s > wanted[1].baseline_s > wanted[0].baseline_s
+    assert wanted[2].baseline_s > wanted[1].baseline_s == wanted[0].baseline_s == 0
 
 
 def known(window, start):
