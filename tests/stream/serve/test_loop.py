@@ -177,7 +177,7 @@ def test_what_the_receiving_thread_shares_is_touched_under_the_lock(monkeypatch)
         loop = InferenceLoop(never, server, publisher, InferenceConfig(), {"clip": "media"})
         timing = SimpleNamespace(encode_s=0.1, prefill_s=0.1, decode_s=0.1)
         recognition = SimpleNamespace(
-            label="happy", scores={"happy": 0.75, "sad": 0.25}, timing=timing
+            label="happy", scores={"happy": 0.75, "sad": 0.25}, timing=timing, baseline_s=None
         )
         loop._recognizer = SimpleNamespace(
             recognize=lambda windows: [recognition] * len(windows), reasoning_sources={"clip"}
