@@ -188,6 +188,7 @@ def main() -> None:
     )
     parser.add_argument("--corpora", type=Path, required=True, metavar="DIR")
     parser.add_argument("--model", default="small", help="checkpoint, or its name")
+    parser.add_argument("--voices", nargs="+", metavar="CORPUS", help="of these corpora alone")
     parser.add_argument("--manifests", type=Path, default=Path("runs/peers"))
     parser.add_argument("--out", type=Path, help="result file")
     options = parser.parse_args()
@@ -201,10 +202,11 @@ def main() -> None:
             index(kind, options.corpora / place, file, Options(labels=DEFAULT_LABELS))
         rows[name] = read_manifest(file)
     stills = [r for r in rows["faces"] if r.split == "test" and r.label in DEFAULT_LABELS]
+    talk = [r for r in rows["voices"] if r.meta["corpus"] in (options.voices or [r.meta["corpus"]])]
     result = {
         "model": options.model,
         "faces": faces(options.model, stills),
-        "voices": voices(options.model, rows["voices"]),
+        "voices": voices(options.model, talk),
     }
     write_result("peers", result, options.out)
 

@@ -248,6 +248,64 @@ def recognised() -> str:
     return _table(head, rows) + _from("tiny")
 
 
+def peers() -> str:
+    """`benchmarks/peers.py`: the same people, read by ours and by what is used for the same."""
+    text = ""
+    for result in _results("peers"):
+        rows = [
+            [name, *(_pair(found[kind]) for kind in ("all", "clear")), found["ms_a_face"]]
+            for name, found in result["faces"].items()
+        ]
+        counts = next(iter(result["faces"].values()))
+        head = "|".join(
+            ["faces", *(f"{k} ({counts[k]['clips']:,})" for k in ("all", "clear")), "ms a face"]
+        )
+        text += _table(head, rows) + "\n"
+        corpora = {k: v for k, v in result["voices"].items() if k != "ms_a_second"}
+        names = list(next(iter(corpora.values())))
+        head = "|".join(["voices", *(f"{k} ({v[names[0]]['clips']})" for k, v in corpora.items())])
+        text += _table(head, [[n, *(_pair(v[n]) for v in corpora.values())] for n in names])
+        times = [f"{name} {ms} ms" for name, ms in result["voices"]["ms_a_second"].items()]
+        text += f"\nAccuracy / UAR, %. A second of sound takes {', '.join(times)}, one core.\n"
+    return text + _from("peers")
+
+
+def people() -> str:
+    """`benchmarks/small.py`: what the small model recognises of people."""
+    rows = []
+    for result in _results("small"):
+        faces = {f"faces, {kind}": result["faces"][kind] for kind in ("all", "clear")}
+        spoken = {
+            f"voices, {corpus}, {heard} s heard before": scores
+            for heard, corpora in result["voices"].items()
+            for corpus, scores in corpora.items()
+        }
+        rows += [[n, s["clips"], s["accuracy"], s["uar"]] for n, s in (faces | spoken).items()]
+    return _table("people|clips|accuracy|UAR", rows) + _from("small")
+
+
+def small() -> str:
+    """`benchmarks/small.py`: where the small model is better and worse, and actors beside the tiny one."""
+    text = ""
+    for result in _results("small"):
+        recall = result["faces"]["recall"]
+        text += _table("|".join(["face", *recall]), [["recall", *recall.values()]]) + "\n"
+        rows = [[n, s["clips"], s["accuracy"], s["uar"]] for n, s in result["by_sex"].items()]
+        text += _table("voices, nothing heard before|clips|accuracy|UAR", rows) + "\n"
+        rows = [
+            [split, model, s["clips"], s["live_uar"], s["reasoned_uar"], s["supported"]]
+            for split, models in result["actors"].items()
+            for model, s in models.items()
+        ]
+        head = "actors|model|clips|live label's UAR|UAR|claims that hold"
+        text += _table(head, rows) + "\nPer cent.\n"
+    return text + _from("small")
+
+
+def _pair(scores: Result) -> str:
+    return f"{scores['accuracy']} / {scores['uar']}"
+
+
 def faithful() -> str:
     """`benchmarks/faithful.py`: what came of each kind of change, then probes and reader."""
     text = ""
@@ -322,6 +380,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "soak": soak,
     "grpo": grpo,
     "live": live,
+    "peers": peers,
+    "people": people,
+    "small": small,
     "model": model,
     "web": web,
     "faithful": faithful,

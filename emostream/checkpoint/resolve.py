@@ -17,8 +17,10 @@ from emostream.checkpoint.hub import HUB_ERRORS, HUB_PATTERNS, fetch, hub_id, is
 from emostream.checkpoint.parts import BUILTIN_CONFIGS, MODEL_TYPE, PARTS, Part, folder_name
 from emostream.errors import CheckpointError, ConfigError
 
-#: The trained model that ships in the package; `make tiny` makes it.
-TINY_FOLDER = Path(__file__).parents[1] / "assets" / "tiny"
+_ASSETS = Path(__file__).parents[1] / "assets"
+#: The trained models that ship in the package, by name; `make tiny` and `make small` make them.
+SHIPPED = {name: _ASSETS / name for name in ("tiny", "small")}
+TINY_FOLDER = SHIPPED["tiny"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -182,17 +184,17 @@ def checkpoint_folder(path_or_id: str | Path) -> Path:
     """The local folder of a checkpoint; a hub id is fetched (safetensors, JSON and tokenizer files only).
 
     Raises:
-        CheckpointError: No such folder, the hub does not give it, or the installation lacks `tiny`.
+        CheckpointError: No such folder, the hub does not give it, or the installation lacks a model that ships with it.
     """
     folder = Path(path_or_id).expanduser()
     if folder.is_dir():
         return folder
     text = str(path_or_id)
-    if text == "tiny":
-        if TINY_FOLDER.is_dir():
-            return TINY_FOLDER
+    if text in SHIPPED:
+        if SHIPPED[text].is_dir():
+            return SHIPPED[text]
         raise CheckpointError(
-            f"tiny: {TINY_FOLDER} is missing. Install emostream again, or name a checkpoint folder."
+            f"{text}: {SHIPPED[text]} is missing. Install emostream again, or name a checkpoint folder."
         )
     if not is_hub_id(text):
         raise CheckpointError(

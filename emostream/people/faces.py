@@ -1,6 +1,7 @@
 """Faces in a picture: YuNet (OpenCV Zoo, March 2023) run by OpenCV, with its published weights."""
 
 import math
+import threading
 from dataclasses import dataclass, field
 
 import cv2
@@ -57,6 +58,9 @@ class Face:
     colours: NDArray[np.float32] | None = field(default=None, compare=False)
 
 
+_QUIETLY = threading.Lock()  # OpenCV's log level is the whole process's
+
+
 class FaceDetector:
     """Finds faces in frames of any size; not for several threads at once.
 
@@ -67,21 +71,22 @@ class FaceDetector:
     def __init__(self, search_px: int = SEARCH_PX) -> None:
         self.search_px = search_px
         network = np.frombuffer(FACES.read(), np.uint8)
-        log = getattr(cv2.utils, "logging", cv2)  # where OpenCV 4 has them
-        level = log.getLogLevel()
-        log.setLogLevel(2)  # OpenCV 5 warns that its one target cannot be chosen
-        try:
-            self._detector = cv2.FaceDetectorYN.create(
-                "onnx",
-                network,
-                np.zeros(0, np.uint8),
-                (search_px, search_px),
-                KEEP_FROM,
-                SAME_FACE,
-                MOST_FACES,
-            )
-        finally:
-            log.setLogLevel(level)
+        with _QUIETLY:
+            log = getattr(cv2.utils, "logging", cv2)  # where OpenCV 4 has them
+            level = log.getLogLevel()
+            log.setLogLevel(2)  # OpenCV 5 warns that its one target cannot be chosen
+            try:
+                self._detector = cv2.FaceDetectorYN.create(
+                    "onnx",
+                    network,
+                    np.zeros(0, np.uint8),
+                    (search_px, search_px),
+                    KEEP_FROM,
+                    SAME_FACE,
+                    MOST_FACES,
+                )
+            finally:
+                log.setLogLevel(level)
 
     def find(self, rgb: NDArray[np.uint8]) -> tuple[Face, ...]:
         """The faces in a frame, surest first.

@@ -265,7 +265,7 @@ def _add_audio_track(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default=TINY, metavar="tiny|DIR|HUB_ID")
+    parser.add_argument("--model", default=TINY, metavar="tiny|small|DIR|HUB_ID")
     parser.add_argument("--device", help="torch device; a CUDA GPU if there is one")
     parser.add_argument("--dtype", choices=DTYPES)
     parser.add_argument("--labels", metavar="A,B,…", help="label list instead of the seven")

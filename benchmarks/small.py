@@ -1,0 +1,141 @@
+"""Figures of the small model on people and actors, and the card that ships with it.
+
+python benchmarks/small.py runs/small --ships grpo-seed0 --install
+python benchmarks/tables.py
+
+The first argument is what `make small` fills. Writes benchmarks/results/small.json and, with `--install`, the model in
+half precision into emostream/assets/small with its card.
+"""
+
+import argparse
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from provenance import write_result
+
+from emostream import load_model, save_model
+from emostream.checkpoint.resolve import SHIPPED
+from emostream.labels import DEFAULT_LABELS
+from training.data.manifest import Row, read_manifest
+from training.evaluation.probe import uar
+from training.evaluation.results import PREDICTIONS, RESULT, Prediction
+from training.recipe.people_card import people_card
+from training.recipe.people_faces import CLEAR_VOTES
+
+SPLITS = ("test", "ood")
+HEARD = {"0": "test_voices", "60": "test_voices@60"}
+Scored = tuple[Row, Prediction]
+
+
+def scored(run: Path, model: str, test: str) -> list[Scored]:
+    """Rows of a test and what a model made of them, of those that it could be shown."""
+    rows = read_manifest(run / "manifests" / f"{test.partition('@')[0]}.jsonl")
+    file = run / "eval" / model / test / PREDICTIONS
+    lines = file.read_text(encoding="utf-8").splitlines()
+    found = [Prediction.from_json(json.loads(line)) for line in lines]
+    return [(rows[p.index], p) for p in found if p.first is not None]
+
+
+def judged(pairs: Sequence[Scored], among: Sequence[str] = DEFAULT_LABELS) -> dict[str, Any]:
+    """Accuracy and UAR (%) of the live label among some labels."""
+    wanted = [p.label for _, p in pairs]
+    found = [max(among, key=lambda k: p.scores["both"].get(k, -math.inf)) for _, p in pairs]
+    right = sum(w == f for w, f in zip(wanted, found, strict=True))
+    return {
+        "clips": len(pairs),
+        "accuracy": round(100 * right / len(pairs), 1),
+        "uar": round(100 * uar(wanted, found), 1),
+    }
+
+
+def by_corpus(pairs: Sequence[Scored]) -> dict[str, Any]:
+    """Voices of each corpus among its labels."""
+    out = {}
+    for corpus in sorted({str(row.meta["corpus"]) for row, _ in pairs}):
+        own = [pair for pair in pairs if pair[0].meta["corpus"] == corpus]
+        out[corpus] = judged(own, sorted({p.label for _, p in own}))
+    return out
+
+
+def measure(run: Path, model: str) -> dict[str, Any]:
+    """Everything that the card says."""
+    faces = scored(run, model, "test_faces")
+    clear = [pair for pair in faces if pair[0].votes.get(pair[1].label, 0) >= CLEAR_VOTES]
+    read = json.loads((run / "eval" / model / "test_faces" / RESULT).read_text(encoding="utf-8"))
+    neutral = [p.first == "neutral" for _, p in faces if p.label == "neutral"]
+    voices = {heard: scored(run, model, test) for heard, test in HEARD.items()}
+    sexes = {}
+    for corpus in sorted({str(row.meta["corpus"]) for row, _ in voices["0"]}):
+        theirs = [pair for pair in voices["0"] if pair[0].meta["corpus"] == corpus]
+        for sex in ("f", "m"):
+            own = [q for q in theirs if q[0].meta["sex"] == sex]
+            if own:
+                among = sorted({p.label for _, p in theirs})
+                sexes[f"{corpus}, {sex}"] = judged(own, among)
+    actors: dict[str, Any] = {}
+    for split in SPLITS:
+        for name in (model, "tiny"):
+            file = run / "eval" / name / split / RESULT
+            result = json.loads(file.read_text(encoding="utf-8"))
+            actors.setdefault(split, {})["tiny" if name == "tiny" else "small"] = {
+                "clips": result["clips"],
+                "live_uar": _percent(result["label_first"]["uar"]),
+                "reasoned_uar": _percent(result["uar"]),
+                "supported": _percent(result["claim_support_rate"]),
+                "skipped": sum(result["skipped"].values()),
+            }
+    return {
+        "faces": {
+            "all": judged(faces),
+            "clear": judged(clear),
+            "recall": {k: _percent(v) for k, v in read["label_first"]["recall"].items()},
+            "ece": _percent(read["ece"]),
+            "neutral_recall": round(100 * sum(neutral) / len(neutral), 1),
+        },
+        "voices": {heard: by_corpus(pairs) for heard, pairs in voices.items()},
+        "by_sex": sexes,
+        "actors": actors,
+    }
+
+
+def _percent(value: float | None) -> float | None:
+    return None if value is None else round(100 * value, 1)
+
+
+def main() -> None:
+    """Measure, install, write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, help="what the recipe filled")
+    parser.add_argument("--ships", required=True, metavar="ROW-seedK", help="which model ships")
+    parser.add_argument("--install", action="store_true", help="put it into the package")
+    parser.add_argument("--out", type=Path, help="result file")
+    options = parser.parse_args()
+    model, processor = load_model(options.run / "models" / options.ships)
+    folder = SHIPPED["small"]
+    if options.install:
+        save_model(model.to(torch.float16), processor, folder)
+    weights = [path for path in folder.rglob("*") if path.is_file() and path.name != "README.md"]
+    recipe = options.run / "recipe.json"
+    measured = {
+        "model": {
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "bytes": sum(path.stat().st_size for path in weights),
+            "temperature": model.config.label_temperature,
+        },
+        "ships": options.ships,
+        "recipe": json.loads(recipe.read_text(encoding="utf-8")),
+        **measure(options.run, options.ships),
+    }
+    path = write_result("small", measured, options.out)
+    card = people_card(json.loads(path.read_text(encoding="utf-8")))
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
