@@ -48,7 +48,7 @@ from training.evaluation.calibration import fit_temperature
 from training.evaluation.predict import EvalSettings, predict
 from training.recipe.actor_faces import cut_actor_faces
 from training.recipe.people_faces import FaceProbe, judge, read_faces, train_faces, transferred
-from training.recipe.people_rows import drawn_faces, face_cues, stretches, voice_cues
+from training.recipe.people_rows import HEARD_S, drawn_faces, face_cues, stretches, voice_cues
 from training.recipe.people_voices import begin_voices, judge_voices, train_voices
 from training.recipe.stages import CPU, MALLOC, Stages, train_command
 from training.recipe.tiny import TOWER_SEED
@@ -91,8 +91,6 @@ TESTS = {
 }
 #: Ours -> what corpora call it.
 SPLITS = {"train": ("train",), "validation": ("val", "validation"), "test": ("test",)}
-#: Speech of a person before the utterance that is judged.
-HEARD_S = (0.0, 5.0, 30.0, 120.0)
 TOWERS = ("vision", "audio")
 
 #: The head that tells action units; how well one must tell people apart for the reasons to speak of it.
@@ -153,8 +151,8 @@ class Recipe(Stages):
         with self.step("tuning", "GRPO, for each seed"):
             self.tune("grpo", "grpo", "cold_start", GRPO, seeds)
         with self.step("evaluation", "people and actors that no training saw"):
-            for seed in seeds:
-                self.calibrate("grpo", seed)
+            for row, seed in itertools.product(("cold_start", "grpo"), seeds):
+                self.calibrate(row, seed)
             self.evaluate(seeds)
 
     def index(self) -> None:
