@@ -190,6 +190,10 @@ class InferenceLoop:
             if self._stop:
                 raise _Stopped
             yield
+        except Exception as error:
+            if self._stop and not self._computing:  # what `stop` interrupted broke over it
+                raise _Stopped from error
+            raise
         finally:
             self._computing = False
 

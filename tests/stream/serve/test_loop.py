@@ -51,6 +51,27 @@ def test_a_signal_during_the_import_of_torch_waits_for_its_end(monkeypatch):
     assert done
 
 
+def test_what_breaks_over_a_stop_is_no_failure_and_what_breaks_by_itself_is():
+    """Libraries have contexts that fail where they are left half-way."""
+
+    def interrupted() -> None:
+        try:
+            loop.stop()
+        finally:
+            raise UnboundLocalError("half-way")
+
+    def broken() -> None:
+        raise UnboundLocalError("by itself")
+
+    with Receiver(step_s=0.5) as server, Publisher("tcp://127.0.0.1:*") as publisher:
+        loop = InferenceLoop(interrupted, server, publisher, InferenceConfig(), {"cam0": "host"})
+        loop.run()
+    with Receiver(step_s=0.5) as server, Publisher("tcp://127.0.0.1:*") as publisher:
+        loop = InferenceLoop(broken, server, publisher, InferenceConfig(), {"cam0": "host"})
+        with pytest.raises(UnboundLocalError, match="by itself"):
+            loop.run()
+
+
 def test_the_last_label_of_a_file_gets_its_reasons_though_its_end_was_told_later():
     with Receiver(step_s=0.5) as server, Publisher("tcp://127.0.0.1:*") as publisher:
         loop = InferenceLoop(never, server, publisher, InferenceConfig(people=0), {"clip": "media"})
