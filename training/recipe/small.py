@@ -19,7 +19,6 @@ import json
 import logging
 import multiprocessing
 import os
-import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -50,7 +49,7 @@ from training.recipe.actor_faces import cut_actor_faces
 from training.recipe.people_faces import FaceProbe, judge, read_faces, train_faces, transferred
 from training.recipe.people_rows import HEARD_S, drawn_faces, face_cues, stretches, voice_cues
 from training.recipe.people_voices import begin_voices, judge_voices, train_voices
-from training.recipe.stages import CPU, MALLOC, Stages, train_command
+from training.recipe.stages import CPU, MALLOC, Stages, encode, train_command
 from training.recipe.tiny import TOWER_SEED
 from training.recipe.tower_data import Arrays, is_held_out, read_shards, render
 from training.recipe.tower_files import read_tower, write_tower
@@ -124,7 +123,6 @@ class Recipe(Stages):
             )
         super().__init__("small", out)
         self.corpora, self.part = corpora, part
-        self.features = out / "features"
 
     def run(self, towers: Sequence[str], seeds: Sequence[int]) -> None:
         """Everything that is not there yet.
@@ -365,14 +363,11 @@ class Recipe(Stages):
         for seed in seeds:
             if not (self.model(row, seed) / "config.json").is_file():
                 extra = ("--validation", self.manifest("validation")) if command == "sft" else ()
-                commands[f"{row}-seed{seed}"] = train_command(
-                    command, "--out", self.out / "runs" / f"{row}-seed{seed}", "--manifest",
-                    self.manifest(row), "--model", self.model(start, seed), "--features",
-                    self.features, "--seed", seed, *extra, *flags,
-                )  # fmt: skip
+                commands[f"{row}-seed{seed}"] = self.tuning(
+                    command, row, start, seed, self.manifest(row), *extra, *flags
+                )
         self.commands(commands)
-        for name in commands:
-            shutil.copytree(self.out / "runs" / name / "model", self.out / "models" / name)
+        self.keep_trained(commands)
 
     def calibrate(self, row: str, seed: int) -> None:
         """Fit the temperature of a model's scores on validation people and actors."""
@@ -414,10 +409,6 @@ class Recipe(Stages):
                 *words, "--features", self.features, "--max-new-tokens", 96, *flags
             )
         }
-
-    def model(self, row: str, seed: int) -> Path:
-        """Checkpoint of a row of the table."""
-        return self.out / "models" / f"{row}-seed{seed}"
 
     def manifest(self, name: str) -> Path:
         """Manifest of one of `CORPORA`, of rendered tests, or of what the language model is shown."""
@@ -465,13 +456,6 @@ def take_language(
         spelled = its.tokenizer(processor.tokenizer.decode([token]), add_special_tokens=False)
         if ids := spelled["input_ids"]:
             ours.embed_tokens.weight[token] = theirs.embed_tokens.weight[ids].mean(0)
-
-
-def encode(checkpoint: Path, features: Path, rows: Sequence[Row]) -> None:
-    """The towers' features of some clips, in a process of one thread."""
-    torch.set_num_threads(1)
-    model, processor = load_model(checkpoint)
-    cache_features(model, processor, rows, features, batch_size=32)
 
 
 def main() -> None:

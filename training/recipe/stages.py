@@ -3,14 +3,20 @@
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
+
+from emostream import load_model
 from emostream.errors import EmostreamError
+from training.data.features import cache_features
+from training.data.manifest import Row
 from training.recipe.loop import fast_bfloat16
 
 logger = logging.getLogger(__name__)
@@ -29,11 +35,30 @@ class Stages:
 
     Args:
         name: The recipe's, for messages.
-        out: Where everything goes; gets `logs/` and `recipe.json`.
+        out: Where everything goes; gets `logs/`, `recipe.json`, `features/`, `runs/` and `models/`.
     """
 
     def __init__(self, name: str, out: Path):
         self.name, self.out = name, out
+        self.features = out / "features"
+
+    def model(self, row: str, seed: int) -> Path:
+        """Checkpoint of a row of the table."""
+        return self.out / "models" / f"{row}-seed{seed}"
+
+    def tuning(
+        self, command: str, row: str, start: str, seed: int, manifest: Path, *flags: object
+    ) -> tuple[object, ...]:
+        """The words that train a row by `sft` or `grpo`, from another row of the same seed."""
+        return train_command(
+            command, "--out", self.out / "runs" / f"{row}-seed{seed}", "--manifest", manifest,
+            "--model", self.model(start, seed), "--features", self.features, "--seed", seed, *flags,
+        )  # fmt: skip
+
+    def keep_trained(self, names: Iterable[str]) -> None:
+        """Put what runs have trained, each named as `ROW-seedK`, among the models."""
+        for name in names:
+            shutil.copytree(self.out / "runs" / name / "model", self.out / "models" / name)
 
     @contextmanager
     def step(self, step: str, what: str) -> Iterator[None]:
@@ -86,6 +111,13 @@ class Stages:
             raise EmostreamError(
                 f"{self.name}: {', '.join(failed)} failed; see {logs / failed[0]}.log. The same command continues."
             )
+
+
+def encode(checkpoint: Path, features: Path, rows: Sequence[Row]) -> None:
+    """The towers' features of some clips, in a process of one thread."""
+    torch.set_num_threads(1)
+    model, processor = load_model(checkpoint)
+    cache_features(model, processor, rows, features, batch_size=32)
 
 
 def train_command(*words: object) -> tuple[object, ...]:

@@ -20,7 +20,6 @@ import json
 import logging
 import multiprocessing
 import os
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -28,15 +27,13 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from emostream import load_model, save_model
 from emostream.errors import EmostreamError
 from emostream.model.presets import from_preset
 from training.data.features import cache_features
-from training.data.manifest import Row, read_manifest, write_manifest
+from training.data.manifest import read_manifest, write_manifest
 from training.evaluation.probe import fused_classifier
-from training.recipe.stages import CPU, MALLOC, Stages, train_command
+from training.recipe.stages import CPU, MALLOC, Stages, encode, train_command
 from training.recipe.tower_data import is_held_out, render
 from training.sft.compose import corpus_texts
 
@@ -90,7 +87,6 @@ class Recipe(Stages):
 
     def __init__(self, out: Path):
         super().__init__("tiny", out)
-        self.features = out / "features"
 
     def run(self, seeds: Sequence[int]) -> None:
         """Everything that is not there yet."""
@@ -192,8 +188,7 @@ class Recipe(Stages):
         processes = os.cpu_count() or 1
         with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
             parts = [everything[start::processes] for start in range(processes)]
-            encode = partial(_encode, self.model("base", seed), self.features)
-            list(pool.map(encode, parts))
+            list(pool.map(partial(encode, self.model("base", seed), self.features), parts))
         store = cache_features(model, processor, everything, self.features)
         scores = fused_classifier(
             model, processor, store, [*rows["cold_start"], *rows["rl"]], tests
@@ -237,31 +232,17 @@ class Recipe(Stages):
             return self.out / "corpora" / name / "manifest.jsonl"
         return self.out / "manifests" / f"{name}.jsonl"
 
-    def model(self, row: str, seed: int) -> Path:
-        """Checkpoint of a row of the table."""
-        return self.out / "models" / f"{row}-seed{seed}"
-
     def _train_models(self, runs: Mapping[str, Stage], seeds: Sequence[int]) -> None:
         """Train rows of the table."""
         commands = {}
         for (row, (command, part, start, flags)), seed in itertools.product(runs.items(), seeds):
             if _in_table(row, seed) and not (self.model(row, seed) / "config.json").is_file():
                 extra = ("--validation", self.manifest("validation")) if command == "sft" else ()
-                commands[f"{row}-seed{seed}"] = train_command(
-                    command, "--out", self.out / "runs" / f"{row}-seed{seed}", "--manifest",
-                    self.manifest(part), "--model", self.model(start, seed), "--features",
-                    self.features, "--seed", seed, *extra, *flags,
-                )  # fmt: skip
+                commands[f"{row}-seed{seed}"] = self.tuning(
+                    command, row, start, seed, self.manifest(part), *extra, *flags
+                )
         self.commands(commands)
-        for name in commands:
-            shutil.copytree(self.out / "runs" / name / "model", self.out / "models" / name)
-
-
-def _encode(checkpoint: Path, features: Path, rows: Sequence[Row]) -> None:
-    """The towers' features of some clips, in a process of one thread."""
-    torch.set_num_threads(1)
-    model, processor = load_model(checkpoint)
-    cache_features(model, processor, rows, features, batch_size=32)
+        self.keep_trained(commands)
 
 
 def _in_table(row: str, seed: int) -> bool:
