@@ -3,11 +3,13 @@
 import argparse
 import json
 import logging
+import math
 import re
 import secrets
 import signal
 import sys
 import threading
+import time
 import webbrowser
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
@@ -387,7 +389,7 @@ def _annotate(options: argparse.Namespace) -> int:
         reasons=options.reasons,
         formats=tuple(dict.fromkeys(formats)),
     )
-    with _interrupted_by_signals():
+    with _on_signals():
         return command(options.paths, options.out, settings, options.jobs, options.ray)
 
 
@@ -418,7 +420,7 @@ def _inference_config(options: argparse.Namespace, model_name: str) -> Inference
 def _demo(options: argparse.Namespace) -> int:
     from stream.commands.demo import demo
 
-    with _interrupted_by_signals() if options.web else nullcontext():
+    with _on_signals() if options.web else nullcontext():
         return demo(web=options.web)
 
 
@@ -435,7 +437,7 @@ def _web(options: argparse.Namespace) -> None:
         key=options.tls_key,
         insecure=options.insecure,
     )
-    with _interrupted_by_signals(), serving(config) as link:
+    with _on_signals(), serving(config) as link:
         print(f"{options.connect} is shown on {link}", file=sys.stderr, flush=True)
         if options.open:
             webbrowser.open(link)
@@ -453,7 +455,7 @@ def _watch(options: argparse.Namespace) -> None:
 def _record(options: argparse.Namespace) -> None:
     from stream.pubsub.recording import Recorder
 
-    with _interrupted_by_signals(), _client(options) as client, Recorder(options.out) as recorder:
+    with _on_signals(), _client(options) as client, Recorder(options.out) as recorder:
         print(f"recording {options.connect} to {options.out}; Ctrl-C ends it", file=sys.stderr)
         try:
             for event in client:
@@ -470,14 +472,30 @@ def _replay(options: argparse.Namespace) -> None:
     if not options.file.is_file():
         raise RecordingError(f"cannot read {options.file}: there is no such file")
     keys = None if options.curve is None else security.load_server_keys(options.curve)
+    stop = _SetBySignals()
     with (
-        _interrupted_by_signals(),
+        _on_signals(lambda *_: stop.set()),
         Publisher(
             options.bind, curve=keys, insecure=options.insecure, session=replay_session()
         ) as publisher,
     ):
         print(f"replaying {options.file} on {publisher.endpoint}", file=sys.stderr)
-        replay(options.file, publisher, speed=options.speed)
+        replay(options.file, publisher, speed=options.speed, stop=stop)
+
+
+class _SetBySignals(threading.Event):
+    """An event that a signal's handler may set while the same thread waits for it; a lock would block for ever."""
+
+    _was_set = False
+
+    def set(self) -> None:
+        self._was_set = True
+
+    def wait(self, timeout: float | None = None) -> bool:
+        end_s = math.inf if timeout is None else time.monotonic() + timeout
+        while not self._was_set and (left_s := end_s - time.monotonic()) > 0:
+            time.sleep(min(left_s, 0.1))
+        return self._was_set
 
 
 def _bridge(options: argparse.Namespace) -> None:
@@ -489,7 +507,7 @@ def _bridge(options: argparse.Namespace) -> None:
         if options.protocol == "lsl"
         else OscBridge(options.to, insecure=options.insecure)
     )
-    with _interrupted_by_signals(), bridge, _client(options) as client:
+    with _on_signals(), bridge, _client(options) as client:
         print(f"bridging {options.connect} to {options.protocol}; Ctrl-C ends it", file=sys.stderr)
         for event in client:
             bridge.send(event)
@@ -552,11 +570,11 @@ def _keygen(options: argparse.Namespace) -> None:
 
 
 @contextmanager
-def _interrupted_by_signals() -> Iterator[None]:
+def _on_signals(handler: Callable[..., object] = signal.default_int_handler) -> Iterator[None]:
     """SIGTERM ends the command as Ctrl-C does, so that what it holds is closed and it exits 0."""
     with ExitStack() as stack:
         for number in (signal.SIGINT, signal.SIGTERM):
-            before = signal.signal(number, signal.default_int_handler)
+            before = signal.signal(number, handler)
             stack.callback(signal.signal, number, before)
         yield
 

@@ -136,8 +136,9 @@ class Publisher:
             self._check_open()
             seq = self._next_seq.get(event.topic, 0)
             stamped = structs.replace(event, session=self.session, seq=seq, published_s=time.time())
-            self._inlet.send_multipart(encode(stamped, self._encoding))
-            self._next_seq[event.topic] = seq + 1
+            frames = encode(stamped, self._encoding)
+            self._next_seq[event.topic] = seq + 1  # first: an interrupt must not have it sent twice
+            self._inlet.send_multipart(frames)
         return stamped
 
     def preview_wanted(self, source: str) -> bool:
