@@ -366,7 +366,7 @@ def film_actors(path: Path, visible: int) -> Path:
 
 def hop_costs(folder: Path) -> list[dict[str, Any]]:
     """Milliseconds of one core of the tiny model's hops, where nobody is looked for and, in turn, everybody."""
-    recognizer, out = load_recognizer(ModelConfig(device="cpu")), []
+    recognizer, out = load_recognizer(ModelConfig(model="tiny", device="cpu")), []
     for visible, count in itertools.product((1, 4), (1, 8)):
         attendants = [Attendant(recognizer.config, visible) for _ in range(count)]
         hop_s: dict[int, list[float]] = {0: [], visible: []}

@@ -14,7 +14,7 @@ from pathlib import Path
 from provenance import write_result
 
 from emostream import load_model
-from emostream.checkpoint.resolve import TINY_FOLDER
+from emostream.checkpoint.resolve import SHIPPED
 from training.evaluation.table import compare, read_fused, read_runs
 from training.recipe.model_card import model_card
 
@@ -27,7 +27,7 @@ def main() -> None:
     )
     parser.add_argument("runs", type=Path, help="folder of evaluations")
     parser.add_argument("--ships", required=True, metavar="ROW-seedK", help="which of them ships")
-    parser.add_argument("--model", type=Path, default=TINY_FOLDER, help="folder of the model")
+    parser.add_argument("--model", type=Path, default=SHIPPED["tiny"], help="folder of the model")
     parser.add_argument("--out", type=Path, help="result file")
     options = parser.parse_args()
     runs = read_runs(options.runs)

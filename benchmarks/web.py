@@ -62,7 +62,7 @@ def measure(seconds: float) -> dict[str, Any]:
     with ExitStack() as stack:
         _, endpoint = start(
             stack, r"publishing .* on (\S+)", "run", "--source", f"demo={CLIP}", "--loop",
-            "--bind", "tcp://127.0.0.1:*",
+            "--model", "tiny", "--bind", "tcp://127.0.0.1:*",
         )  # fmt: skip
         server, link = start(stack, r"shown on (\S+)", "web", "--connect", endpoint, "--port", "0")
         usage, rows = psutil.Process(server.pid), []

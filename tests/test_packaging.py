@@ -30,11 +30,13 @@ def test_the_wheel_holds_the_four_packages_and_their_data(wheel):
     assert "stream/schema/label.json" in names
     assert "stream/assets/demo.mp4" in names
     assert "emostream/py.typed" in names
-    assert any(name.endswith("licenses/LICENSE") for name in names)
+    for file in ("LICENSE", "NOTICE"):
+        assert any(name.endswith(f"licenses/{file}") for name in names)
 
 
-def test_the_wheel_holds_the_model_that_ships_whole_and_small(wheel):
-    folder = "emostream/assets/tiny/"
+@pytest.mark.parametrize(("name", "most"), [("small", 24e6), ("tiny", 16e6)])
+def test_the_wheel_holds_each_model_that_ships_whole_and_small(wheel, name, most):
+    folder = f"emostream/assets/{name}/"
     packed = {info.filename: info.file_size for info in zipfile.ZipFile(wheel).infolist()}
     found = {name: size for name, size in packed.items() if name.startswith(folder)}
     assert found == {
@@ -42,7 +44,7 @@ def test_the_wheel_holds_the_model_that_ships_whole_and_small(wheel):
         for path in (ROOT / folder).rglob("*")
         if path.is_file()
     }
-    assert sum(found.values()) <= 16e6
+    assert sum(found.values()) <= most
 
 
 def test_a_subscriber_needs_the_wheel_pyzmq_and_msgspec_only(wheel, tmp_path):

@@ -15,12 +15,8 @@ from typing import Any
 from emostream.checkpoint.files import read_json, tensor_names, weight_files
 from emostream.checkpoint.hub import HUB_ERRORS, HUB_PATTERNS, fetch, hub_id, is_hub_id
 from emostream.checkpoint.parts import BUILTIN_CONFIGS, MODEL_TYPE, PARTS, Part, folder_name
+from emostream.checkpoint.shipped import SHIPPED
 from emostream.errors import CheckpointError, ConfigError
-
-_ASSETS = Path(__file__).parents[1] / "assets"
-#: The trained models that ship in the package, by name; `make tiny` and `make small` make them.
-SHIPPED = {name: _ASSETS / name for name in ("tiny", "small")}
-TINY_FOLDER = SHIPPED["tiny"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,7 +125,7 @@ def find_checkpoint(
     """Find what a checkpoint consists of; of its files only config.json and the headers of its weights are read.
 
     Args:
-        path_or_id: A folder, a hub id, or `tiny` for the model that ships in the package.
+        path_or_id: A folder, a hub id, or `small` or `tiny`, which ship in the package.
         towers: Folders that override where `vision`, `audio` and `gate` parts are looked for.
         weights: Whether the weights are wanted; without, the checkpoint need not have any.
 

@@ -121,6 +121,7 @@ def command(
         raise ConfigError(f"--jobs {jobs}: wanted 1 or more.")
 
     def engine(files: Sequence[MediaFile], job: Job) -> Generator[Row, None, None]:
+        settings.model.say_licence()
         if ray is not None:
             from stream.annotate.cluster import annotate_on_ray
 

@@ -8,11 +8,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal, Self
 
+from emostream.checkpoint.shipped import DEFAULT_MODEL
 from stream.api.pipeline import Pipeline
 from stream.capture.sources import parse_sources
 from stream.pubsub.client import EmotionClient, ReceiveTimeout
 from stream.pubsub.messages import Event, Status
-from stream.serve.model import TINY
 
 _LOOK_EVERY_MS = 200  # whether the pipeline has ended
 
@@ -88,7 +88,7 @@ def listen(
     video: int | str | None = None,
     audio: int | str | None = None,
     name: str = "cam0",
-    model: Location = TINY,
+    model: Location = DEFAULT_MODEL,
     device: str | None = None,
     labels: Sequence[str] | None = None,
     window_s: float = 4.0,
@@ -117,7 +117,7 @@ def listen(
         audio: Microphone, by name or index; "none" for no microphone. Without `source`, `video` and `audio`
             the default camera and microphone are meant.
         name: Source name of camera and microphone.
-        model: `tiny`, a checkpoint folder or a hub id.
+        model: `small` (for research only), `tiny` (rendered actors only), a checkpoint folder or a hub id.
         device: torch device; a CUDA GPU if there is one.
         labels: Label list instead of the seven.
         window_s: Seconds that a label looks back on.

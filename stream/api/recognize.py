@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from msgspec import structs
 
+from emostream.checkpoint.shipped import DEFAULT_MODEL
 from emostream.errors import ConfigError, MediaError
 from emostream.labels import DEFAULT_LABELS
 from emostream.people.limits import MOST_PEOPLE
@@ -19,7 +20,7 @@ from stream.capture.sources import MediaSource, parse_sources
 from stream.capture.supervisor import Supervisor
 from stream.pubsub.messages import EventT, Label, Reasoning
 from stream.serve.loop import InferenceLoop
-from stream.serve.model import TINY, ModelConfig, check_one_person, load_recognizer
+from stream.serve.model import ModelConfig, check_one_person, load_recognizer
 from stream.serve.run import captures
 from stream.transport.receiver import Receiver
 from stream.windows.config import InferenceConfig
@@ -61,7 +62,7 @@ class _Kept:
 def recognize(
     path: str | os.PathLike[str],
     *,
-    model: str | os.PathLike[str] | Recognizer = TINY,
+    model: str | os.PathLike[str] | Recognizer = DEFAULT_MODEL,
     device: str | None = None,
     labels: Sequence[str] | None = None,
     window_s: float = 4.0,
@@ -81,7 +82,8 @@ def recognize(
 
     Args:
         path: Video, audio or both.
-        model: `tiny`, a checkpoint folder or a hub id; or a `Recognizer`, to load it once for many files.
+        model: `small` (for research only), `tiny` (rendered actors only), a checkpoint folder or a hub id; or a
+            `Recognizer`, to load it once for many files.
         device: torch device; a CUDA GPU if there is one.
         labels: Label list instead of the seven.
         window_s: Seconds that a label looks back on.

@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from emostream.checkpoint.shipped import DEFAULT_MODEL
 from emostream.console import write_anything
 from emostream.errors import EmostreamError
 from emostream.labels import DEFAULT_LABELS
@@ -23,7 +24,7 @@ from emostream.people.limits import MOST_PEOPLE
 from emostream.shadowing import refuse_shadowed_packages
 from emostream.urls import hide_secrets
 from stream.pubsub.messages import DEFAULT_ENDPOINT
-from stream.serve.model import BACKENDS, DTYPES, TINY, ModelConfig
+from stream.serve.model import BACKENDS, DTYPES, ModelConfig
 from stream.web.config import DEFAULT_PORT, WebConfig
 from stream.windows.config import InferenceConfig
 
@@ -267,7 +268,13 @@ def _add_audio_track(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default=TINY, metavar="tiny|small|DIR|HUB_ID")
+    parser.add_argument(
+        "--model",
+        default=DEFAULT_MODEL,
+        metavar="small|tiny|DIR|HUB_ID",
+        help="small, the default, has seen people and is for research only; tiny is Apache-2.0 and has seen rendered "
+        "actors only; or a checkpoint",
+    )
     parser.add_argument("--device", help="torch device; a CUDA GPU if there is one")
     parser.add_argument("--dtype", choices=DTYPES)
     parser.add_argument("--labels", metavar="A,B,…", help="label list instead of the seven")
@@ -357,6 +364,7 @@ def _infer(options: argparse.Namespace) -> None:
     [source] = parse_sources([options.file], None, None, "")
     model, processor = load(config)
     voices = load_voices(config, model)
+    config.say_licence()
     stats = MediaStats()
     labels = infer(
         options.file,

@@ -6,6 +6,7 @@ from importlib.resources import as_file, files
 
 from stream.api.pipeline import Pipeline
 from stream.pubsub.client import EmotionClient
+from stream.serve.model import ModelConfig
 from stream.view import watch
 
 SOURCE = "demo"
@@ -20,6 +21,7 @@ def demo(*, web: bool = False) -> int:
     Raises:
         PipelineError: The pipeline failed; the message is its own.
     """
+    ModelConfig().say_licence()
     with (
         as_file(files("stream").joinpath("assets", "demo.mp4")) as clip,
         Pipeline([f"--source={SOURCE}={clip}", *["--loop"] * web]) as pipeline,

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 
+from emostream.checkpoint.shipped import SHIPPED
 from emostream.errors import DeviceError
 from emostream.people.weights import FACES, SPEECH
 from stream.commands.doctor_environment import (
@@ -142,7 +143,7 @@ def check_microphones() -> Check:
 def check_model() -> Check:
     """The model and the clip that ship in the package."""
     assets = {
-        "the tiny model": files("emostream").joinpath("assets", "tiny", "config.json"),
+        **{f"the {name} model": folder / "config.json" for name, folder in SHIPPED.items()},
         "the face detector": files("emostream").joinpath("assets", "people", FACES.name),
         "the speech detector": files("emostream").joinpath("assets", "people", SPEECH.name),
         "the clip of `emostream demo`": files("stream").joinpath("assets", "demo.mp4"),

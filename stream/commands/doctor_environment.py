@@ -150,7 +150,7 @@ def check_gpu() -> Check:
         detail = f"{', '.join(names)}, CUDA {torch.version.cuda}"
         return Check(name="gpu", outcome="ok", detail=detail)
     if shutil.which("nvidia-smi") is None and not Path("/proc/driver/nvidia").exists():
-        detail = "none; the tiny model needs none, published checkpoints are slow without"
+        detail = "none; the models that ship need none, published checkpoints are slow without"
         return Check(name="gpu", outcome="ok", detail=detail)
     return Check(
         name="gpu",

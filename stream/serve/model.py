@@ -2,10 +2,12 @@
 
 import importlib
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from emostream.checkpoint.shipped import DEFAULT_MODEL, licence_notice
 from emostream.errors import ConfigError
 from emostream.labels import DEFAULT_LABELS, validate_labels
 
@@ -15,7 +17,6 @@ if TYPE_CHECKING:
     from emostream.model.modeling import EmostreamForCausalLM
     from emostream.model.processor import EmostreamProcessor
 
-TINY = "tiny"
 DTYPES = ("float32", "bfloat16", "float16")
 SMALL_PARAMETERS = 50_000_000
 BASELINE_OFF = "off"
@@ -27,7 +28,7 @@ class ModelConfig:
     """Which model answers, and what.
 
     Attributes:
-        model: `tiny`, a checkpoint folder or a hub id.
+        model: `small`, `tiny`, a checkpoint folder or a hub id.
         device: torch device; None takes a CUDA GPU if there is one.
         dtype: Of the parameters; None is bfloat16 on a GPU and float32 elsewhere.
         labels: Label list.
@@ -40,7 +41,7 @@ class ModelConfig:
             know; None: everybody is, and nothing is kept.
     """
 
-    model: str = TINY
+    model: str = DEFAULT_MODEL
     device: str | None = None
     dtype: str | None = None
     labels: tuple[str, ...] = DEFAULT_LABELS
@@ -88,6 +89,11 @@ class ModelConfig:
 
         manifest = Manifest.peek(self.engines)
         return f"{name} ({self.backend or manifest.backend} {'+'.join(manifest.precisions)})"
+
+    def say_licence(self) -> None:
+        """Tell the person who starts a model that ships what it may be used for, in a line on stderr."""
+        if (notice := licence_notice(self.model)) is not None:
+            print(notice, file=sys.stderr, flush=True)  # noqa: T201  for that person
 
 
 def import_torch() -> None:

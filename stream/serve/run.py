@@ -114,6 +114,7 @@ def run(config: RunConfig) -> int:
         loop.count_restarts(supervisor.restarts)
         supervisor.start()
         names = ", ".join(source.name for source in config.sources) or "sources that connect"
+        config.model.say_licence()
         _say(f"publishing {names} on {publisher.endpoint}")
         loop.run()
         failed = [state for state in loop.states.values() if state.failed]

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from emostream.checkpoint.shipped import DEFAULT_MODEL
 from emostream.errors import ConfigError
 from emostream.people.limits import MOST_PEOPLE
 
@@ -30,7 +31,7 @@ class InferenceConfig:
     smoothing_s: float = 1.0
     hysteresis: float = 0.1
     people: int = 0
-    model_name: str = "tiny"
+    model_name: str = DEFAULT_MODEL
 
     def __post_init__(self) -> None:
         if not self.window_s > 0 or self.num_frames < 1 or self.hop_steps < 1:

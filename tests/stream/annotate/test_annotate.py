@@ -342,7 +342,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 COMMAND = (sys.executable, "-P", "-m", "stream.commands.cli", "annotate")
 ASKED = ("--format", "jsonl,csv,eaf,textgrid,parquet", "--jobs", "2", "--hop-steps", "4")
-ASKED += ("--people", "0")  # patterns and noise
+ASKED += ("--people", "0", "--model", "tiny")  # patterns and noise
 
 
 def start(folder: Path, out: Path) -> subprocess.Popen[str]:

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 import emostream
 from emostream import save_model
+from emostream.checkpoint.shipped import DEFAULT_MODEL
 from emostream.errors import ConfigError, MediaError
 from emostream.media import read_audio
 from emostream.model.presets import from_preset
@@ -31,6 +32,7 @@ def test_the_bundled_clip_gets_labels_and_reasons(tmp_path):
     with as_file(files("stream").joinpath("assets", "demo.mp4")) as clip:
         events = emostream.recognize(clip)
     labels = [event for event in events if isinstance(event, emostream.Label)]
+    assert {(label.model, label.people) for label in labels} == {(DEFAULT_MODEL, 1)}
     # The clip lasts 18 s.
     assert [label.window.id for label in labels] == list(range(8, 37))
     reasons = [event for event in events if isinstance(event, emostream.Reasoning)]
@@ -49,14 +51,14 @@ def test_a_file_gets_the_labels_of_infer(tmp_path):
     clip, out = short_clip(tmp_path / "a" / "clip.mp4", 1), tmp_path / "reference.jsonl"
     assert run_command("infer", str(clip), "--out", str(out)).returncode == 0
     reference = list(recording.read(out))
-    labels = emostream.recognize(clip, reason_every_s=0, people=0)
+    labels = emostream.recognize(clip, model="tiny", reason_every_s=0, people=0)
     assert [label.window for label in labels] == [label.window for label in reference]
     for label, wanted in zip(labels, reference, strict=True):
         assert label.scores == pytest.approx(wanted.scores, abs=1e-4)
 
 
 def test_one_recognizer_for_two_files_of_one_name_remembers_nothing_of_the_first(tmp_path):
-    recognizer = load_recognizer(ModelConfig())
+    recognizer = load_recognizer(ModelConfig(model="tiny"))
     first = short_clip(tmp_path / "a" / "clip.mp4", 1)
     second = short_clip(tmp_path / "b" / "clip.mp4", 2)
     alone = emostream.recognize(second, model=recognizer, reason_every_s=0, people=0)
@@ -124,7 +126,7 @@ def test_a_baseline_is_of_one_person_and_of_a_model_that_has_any(small, tmp_path
     with pytest.raises(
         ConfigError, match=r"--baseline .*me: .* not standardised .* Leave --baseline out"
     ):
-        emostream.recognize(clip, baseline=kept)
+        emostream.recognize(clip, model="tiny", baseline=kept)
     with pytest.raises(
         ConfigError, match="keeps one person's voice, and with --people 8 there may be more"
     ):

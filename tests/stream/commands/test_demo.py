@@ -8,6 +8,8 @@ from pathlib import Path
 
 import psutil
 
+from emostream.checkpoint.shipped import DEFAULT_MODEL, licence_notice
+
 
 def test_the_demo_runs_beside_files_of_our_packages_names(tmp_path):
     (tmp_path / "stream.py").write_text("raise RuntimeError('not emostream')")
@@ -29,6 +31,9 @@ def test_the_demo_runs_beside_files_of_our_packages_names(tmp_path):
     labels = re.findall(r"\b(happy|surprise|neutral|angry|disgust|sad|fear)\b", done.stdout)
     assert len(labels) > 5, done.stdout
     assert "stopped" in done.stdout
+    assert f"loading {DEFAULT_MODEL}" in done.stdout
+    assert done.stderr.splitlines()[0] == licence_notice(DEFAULT_MODEL)
+    assert done.stderr.count(licence_notice(DEFAULT_MODEL)) == 1
     assert "Traceback" not in done.stderr
 
 

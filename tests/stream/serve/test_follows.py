@@ -1,4 +1,4 @@
-"""The live label follows what is acted: `emostream run` with the model that ships, on the clip of `emostream demo`.
+"""The live label follows what is acted: `emostream run` with each model that ships, on the clip of `emostream demo`.
 
 When which emotion is acted is known from the scripts that the clip was rendered from, and that it was rendered from
 these is checked against its pictures.
@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from emostream.checkpoint.shipped import SHIPPED
 from emostream.media import iter_frames
 from stream.pubsub.messages import Status
 from tests.stream.live_rig import live
@@ -44,14 +45,17 @@ def test_the_clip_shows_these_scripts(acted):
         assert np.abs(picture.astype(float) - rendered).mean() < 6
 
 
-def test_the_rolling_label_follows_the_actor(acted):
-    with live("--source", str(CLIP), "--pace", "max", "--model", "tiny") as running:
+@pytest.mark.parametrize("model", SHIPPED)
+def test_the_rolling_label_follows_the_actor(acted, model):
+    arguments = ("--source", str(CLIP), "--pace", "max", "--model", model, "--people", "1")
+    with live(*arguments) as running:
         running.until(lambda event: isinstance(event, Status))
         running.until_stopped()
         assert running.wait() == 0
         labels = running.labels()
         reasonings = [event for event in running.reasonings() if event.done]
-    assert {label.model for label in labels} == {"tiny"}, "trained weights, not random ones"
+    assert {label.model for label in labels} == {model}, "trained weights, not random ones"
+    assert {label.people for label in labels} == {1}
     for start_s, end_s, emotion in acted:
         # Windows that lie within the part: what was acted before is out of sight, but not out of the rolling scores.
         whole = [

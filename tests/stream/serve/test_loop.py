@@ -176,7 +176,11 @@ def test_what_changes_between_two_heartbeats_is_published(monkeypatch):
         CaptureLink(receiver.bind_local(), source="cam0", modalities=("video",)) as link,
     ):
         loop = InferenceLoop(
-            tell_and_hear, receiver, publisher, InferenceConfig(), {"cam0": "host"}
+            tell_and_hear,
+            receiver,
+            publisher,
+            InferenceConfig(model_name="tiny"),
+            {"cam0": "host"},
         )
         loop.run()
 

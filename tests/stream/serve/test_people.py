@@ -112,7 +112,7 @@ def test_what_was_said_is_recorded_tabled_and_shown(ran, tmp_path):
 
 
 def test_from_python(visit, ran):
-    events = emostream.recognize(visit, people=2, reason_every_s=0)
+    events = emostream.recognize(visit, model="tiny", people=2, reason_every_s=0)
     assert {type(event) for event in events} == {Label}
     mine = [event for event in events if event.source == "visit-p2"]
     assert [label.scores for label in mine] == [

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from emostream.checkpoint.shipped import licence_notice
 from stream.pubsub.client import EmotionClient
 from stream.pubsub.messages import Label, Reasoning, Status, decode_payload
 from stream.sockets.security import keygen
@@ -41,6 +42,8 @@ def test_a_file_at_full_speed_says_what_infer_says_and_ends_with_zero(clip, tmp_
         running.until_stopped()
         assert running.wait() == 0
         labels = running.labels()
+    assert (done.stdout, done.stderr.splitlines()[0]) == ("", licence_notice("tiny"))
+    assert running.said.count(licence_notice("tiny")) == 1
     assert [label.window for label in labels] == [label.window for label in reference]
     for label, wanted in zip(labels, reference, strict=True):
         assert label.scores == pytest.approx(wanted.scores, abs=1e-4)
