@@ -186,7 +186,8 @@ EXAMPLES: dict[str, Event] = {
         av_skew_ms=-12.5,
         dropped=Dropped(frames=0, audio_ms=0.0, windows=0),
         latency_ms=_LATENCY,
-        model="tiny",
+        model="small",
+        baseline_s=7.5,
     ),
     "reasoning": Reasoning(
         **_STAMP,

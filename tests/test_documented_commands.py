@@ -75,7 +75,7 @@ NOT_RUN = {
     "python examples/subscribe.py": "tests/stream/pubsub/test_examples.py",
     "tensorboard --logdir runs": "a web server of another project's",
     "emostream run": DEVICE,
-    "emostream run --model small": DEVICE,
+    "emostream run --model tiny": DEVICE,
     "emostream run --people all": f"{DEVICE}; tests/stream/serve/test_people.py",
     "emostream run --web": f"{DEVICE}; tests/stream/web",
     "emostream run --web --video none --audio none": "until it is interrupted; tests/stream/web",

@@ -14,8 +14,8 @@ from pathlib import Path
 from stream.pubsub.client import EmotionClient, ReceiveTimeout
 from stream.pubsub.messages import Event, Label, Reasoning, Status
 
-# Most of what is streamed here shows patterns and tones, which only a model that is shown whole pictures has a label
-# for; where there are people, a later --people 1 has the last word, and where the model matters, a later --model.
+# Most of what is streamed here shows patterns and tones, to the model that was trained on whole pictures; where there
+# are people, a later --people 1 has the last word, and where the model matters, a later --model.
 NOBODY = ("--people", "0", "--model", "tiny")
 DEADLINE_S = 90.0  # a loaded machine may be slow; nothing here waits longer than it must
 
