@@ -10,12 +10,14 @@ from typing import Any
 from emostream.console import write_anything
 from emostream.errors import EmostreamError
 from emostream.shadowing import refuse_shadowed_packages
+from emostream.startup import start_quickly
 
 EXIT_FAILED = 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand; user errors are one line and exit code 2, as is a failed verification."""
+    start_quickly()
     write_anything()
     options = _parser().parse_args(argv)
     try:

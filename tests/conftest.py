@@ -1,13 +1,47 @@
+import gc
 import os
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.schedule import place, rank
+
+if TYPE_CHECKING:
+    from xdist.scheduler import LoadFileScheduling
 
 # How fast a machine makes examples is no property of what is tested.
 settings.register_profile("emostream", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("emostream")
 
 ALLOWED_SKIPS = {"gpu", "hardware"}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> "LoadFileScheduling | None":
+    """Under `--dist loadfile`, places rather than files."""
+    if config.option.dist != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByPlace(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return place(nodeid)
+
+    config.option.loadscopereorder = False  # as below, not by how many tests there are
+    return ByPlace(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What takes longest first where several processes test, so that they end together."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: rank(item.nodeid))
+
+
+def pytest_collection_finish() -> None:
+    """Nothing that was imported is ever garbage, and looking through it takes long."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -30,7 +30,7 @@ from tests.documented_workspace import fill
 from tests.documents import LANGUAGES, ROOT, Block, blocks, commands, documents
 from tests.stream import events
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("documents")]
+pytestmark = pytest.mark.slow
 
 WAIT_S = 120.0
 LOCAL = "tcp://127.0.0.1:*"

@@ -10,6 +10,7 @@ from typing import Any
 from emostream.console import write_anything
 from emostream.errors import EmostreamError
 from emostream.shadowing import refuse_shadowed_packages
+from emostream.startup import start_quickly
 from training.progress import bars
 
 EXIT_USER_ERROR = 2
@@ -18,6 +19,7 @@ EXIT_INTERRUPTED = 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand; a user's error is one line on stderr and exit code 2."""
+    start_quickly()
     write_anything()
     parser = _parser()
     options, settings = parser.parse_known_args(argv)

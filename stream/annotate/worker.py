@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from emostream.errors import EmostreamError, MediaError
+from emostream.startup import start_quickly
 from emostream.urls import hide_secrets
 from stream.annotate.files import MediaFile, filesystem_of
 from stream.annotate.results import Folder, Row
@@ -127,6 +128,7 @@ def _fetch(file: MediaFile, work: Path) -> Path:
 
 def main() -> None:
     """Entry of the worker's process."""
+    start_quickly()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the run, which ends us
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print is no answer

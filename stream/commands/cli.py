@@ -22,6 +22,7 @@ from emostream.errors import EmostreamError
 from emostream.labels import DEFAULT_LABELS
 from emostream.people.limits import MOST_PEOPLE
 from emostream.shadowing import refuse_shadowed_packages
+from emostream.startup import start_quickly
 from emostream.urls import hide_secrets
 from stream.pubsub.messages import DEFAULT_ENDPOINT
 from stream.serve.model import BACKENDS, DTYPES, ModelConfig
@@ -36,6 +37,7 @@ EXIT_USER_ERROR = 2
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand; user errors are one line and exit code 2."""
+    start_quickly()
     write_anything()
     parser = _parser()
     options = parser.parse_args(argv)

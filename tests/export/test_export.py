@@ -27,9 +27,6 @@ from stream.serve import model as serve_model
 from stream.serve.model import ModelConfig, load_recognizer
 from tests.export.conftest import built, small_model
 
-# One process makes the graphs that all these tests share.
-pytestmark = pytest.mark.xdist_group("export")
-
 
 def test_an_export_directory_says_what_it_is(engines, checkpoint):
     manifest = Manifest.read(engines)

@@ -9,8 +9,6 @@ from stream.pubsub.messages import Label, Status
 from tests.media_factory import Audio, Video, noise, write_media
 from tests.stream.live_rig import live, run_command
 
-pytestmark = pytest.mark.xdist_group("export")
-
 
 @pytest.mark.slow
 def test_engines_say_live_what_infer_says(engines, checkpoint, tmp_path):

@@ -14,7 +14,6 @@ from export.onnx.write import export_graph
 from tests.export.tensorrt_without_gpu import environment, install
 
 pytestmark = [
-    pytest.mark.xdist_group("tensorrt"),
     pytest.mark.slow,
     pytest.mark.timeout(900),  # the first test on a machine downloads 320 MB
     pytest.mark.skipif(sys.platform != "linux", reason="the shims are for Linux"),

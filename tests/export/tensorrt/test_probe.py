@@ -8,10 +8,7 @@ import pytest
 
 from tests.export.tensorrt_without_gpu import compile_driver
 
-pytestmark = [
-    pytest.mark.xdist_group("tensorrt"),
-    pytest.mark.skipif(sys.platform != "linux", reason="the pretended driver is for Linux"),
-]
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the pretended driver is for Linux")
 ROOT = Path(__file__).parents[3]
 PROBE = """
 import sys

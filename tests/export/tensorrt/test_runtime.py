@@ -26,7 +26,6 @@ from export.tensorrt.progress import Heartbeat, logger_of, monitor_of
 from export.tensorrt.runtime import TensorRTEncoders, check_dtypes, inspected_dtypes
 from export.tensorrt.sidecar import PlanKey, Sidecar, check_plan, read_sidecar, up_to_date
 
-pytestmark = pytest.mark.xdist_group("tensorrt")
 GPU = Gpu(name="Imaginary 9000", compute_capability="9.0", cuda="13.0")
 FLOAT, HALF = SimpleNamespace(name="FLOAT"), SimpleNamespace(name="HALF")
 FP16_LAYER = {

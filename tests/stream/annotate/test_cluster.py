@@ -19,7 +19,7 @@ import pytest
 from stream.commands.cli import main
 from tests.media_factory import Audio, Video, noise, write_media
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 WAIT_S = 300.0
 #: Ray takes the loopback for this host's address, in clusters and in what connects to them.
 ENVIRONMENT = os.environ | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "OMP_NUM_THREADS": "1"}
