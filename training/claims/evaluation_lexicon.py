@@ -10,6 +10,7 @@ named.
 
 import re
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 from training.claims.claim import Claim, deduplicate
@@ -244,6 +245,16 @@ _ALONE: Final[dict[str, tuple[Modality, Sense]]] = {
 }
 
 
+_NAMES = sorted(
+    ((name.split(), part) for part, (_, names) in PARTS.items() for name in names),
+    key=lambda item: -len(item[0]),
+)
+# "wide open" before "wide", "drawn out" before "drawn".
+_SAID_LONGEST_FIRST = {
+    part: sorted(entries, key=lambda e: -len(e)) for part, entries in SAID.items()
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Word:
     """A word or comma in lower case, and where it stands: characters [start, end)."""
@@ -309,15 +320,14 @@ def _read(words: list[Word]) -> list[Claim]:
 
 def name_parts(words: list[Word]) -> dict[int, str]:
     """Map each word of a part's name to the part; the longest name at a place wins."""
-    names = sorted(
-        ((name.split(), part) for part, (_, names) in PARTS.items() for name in names),
-        key=lambda item: -len(item[0]),
-    )
+    texts = [word.text for word in words]
     parts: dict[int, str] = {}
-    for name, part in names:
+    for name, part in _NAMES:
+        if name[0] not in texts:
+            continue
         for i in range(len(words) - len(name) + 1):
             place = range(i, i + len(name))
-            if not parts.keys() & set(place) and [words[j].text for j in place] == name:
+            if texts[i : place.stop] == name and not parts.keys() & set(place):
                 parts |= dict.fromkeys(place, part)
     return parts
 
@@ -333,8 +343,7 @@ def _said_of_part(
     words: list[Word], parts: dict[int, str], index: int
 ) -> tuple[Modality, Sense, int] | None:
     for part in _topics(words, parts, index):
-        # The longer entry first: "wide open" before "wide", "drawn out" before "drawn".
-        for entry in sorted(SAID[part], key=lambda e: -len(e)):
+        for entry in _SAID_LONGEST_FIRST[part]:
             if length := match_length(words, index, entry):
                 return PARTS[part][0], SAID[part][entry], length
     return None
@@ -366,16 +375,19 @@ def _attributive(words: list[Word], parts: dict[int, str], index: int) -> bool:
 
 def match_length(words: list[Word], index: int, entry: str) -> int:
     """How many words the entry matches at `index`; 0 if it does not."""
-    wanted = entry.split()
-    if index + len(wanted) > len(words):
-        return 0
-    for word, pattern in zip(words[index:], wanted, strict=False):
-        if pattern.startswith("="):
-            if word.text != pattern[1:]:
-                return 0
-        elif not word.text.startswith(pattern):
+    wanted = _split(entry)
+    for at, pattern in enumerate(wanted, index):
+        if at == len(words):
+            return 0
+        text = words[at].text
+        if not (text == pattern[1:] if pattern[0] == "=" else text.startswith(pattern)):
             return 0
     return len(wanted)
+
+
+@cache
+def _split(entry: str) -> list[str]:
+    return entry.split()
 
 
 def _denied(words: list[Word], index: int) -> bool:

@@ -9,6 +9,7 @@ can be asked of a model's.
 """
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, Final
 
 import numpy as np
@@ -28,8 +29,9 @@ TEXTS: Final = 4000
 SEED: Final = 2**31 - 1  # of a corpus that nobody trains or tests on
 
 
+@cache
 def train_reader(texts: int = TEXTS, seed: int = SEED) -> Pipeline:
-    """A classifier of composed texts; nothing is rendered for it.
+    """A classifier of composed texts, trained once a process; nothing is rendered for it.
 
     Args:
         texts: How many clips' cues are put into words.
