@@ -1,16 +1,14 @@
-"""Runs of a worker module alone and shared by two processes, and how far apart they end."""
+"""Runs of a worker module that two processes share, and how far apart runs end."""
 
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
-from safetensors.torch import load_file
 from torch.distributed.fsdp import FSDPModule
 
 from tests.training.grpo_rig import policy
@@ -18,9 +16,9 @@ from tests.training.grpo_rig import policy
 ROOT = Path(__file__).parents[2]
 TWO_PROCESSES = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 TRAINED = "trained.safetensors"
-sharding = pytest.mark.skipif(
-    not hasattr(FSDPModule, "set_reduce_scatter_unused_params"), reason="needs torch 2.13"
-)
+SHARDED = "sharded"
+CAN_SHARD = hasattr(FSDPModule, "set_reduce_scatter_unused_params")
+sharding = pytest.mark.skipif(not CAN_SHARD, reason="needs torch 2.13")
 
 Weights = dict[str, torch.Tensor]
 
@@ -37,11 +35,12 @@ def cpus_as_gpus() -> dict[str, bool]:
     return {"use_configured_state": True}
 
 
-def run(worker: str, out: Path, *launcher: str, arguments: Sequence[str] = ()) -> None:
-    """Run `worker`, a module, alone or by a launcher."""
+def share(worker: str, out: Path) -> None:
+    """Have two processes run `worker`, a module, with a shared batch and then, where torch can, with shared weights."""
     out.mkdir()
+    arguments = ["--fsdp"] if CAN_SHARD else []
     done = subprocess.run(
-        [sys.executable, *launcher, "-m", worker, str(out), *arguments],
+        [sys.executable, *TWO_PROCESSES, "-m", worker, str(out), *arguments],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -50,12 +49,6 @@ def run(worker: str, out: Path, *launcher: str, arguments: Sequence[str] = ()) -
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-
-
-def trained(worker: str, out: Path, *launcher: str) -> Weights:
-    """What `worker`, a module that writes `TRAINED`, has trained."""
-    run(worker, out, *launcher)
-    return load_file(out / TRAINED)
 
 
 def farthest(weights: Weights, others: Weights) -> float:

@@ -1,8 +1,9 @@
-"""One process of a distributed run: trains the small model on answers. Started by torchrun or alone.
+"""One process of a distributed run: trains the small model on answers. Started by torchrun.
 
     sft_worker.py OUT [--fsdp]
 
-With `--fsdp` the weights are spread over the processes, and the last step is done once more, from a checkpoint.
+With `--fsdp` it is done again in OUT/sharded with weights that are spread over the processes, and the last step once
+more, from a checkpoint.
 """
 
 import os
@@ -12,7 +13,7 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from tests.training.distributed import TRAINED, cpus_as_gpus
+from tests.training.distributed import SHARDED, TRAINED, cpus_as_gpus
 from tests.training.sft_rig import rig
 from training.sft.trainer import SftTrainer
 from training.tuning.setup import leave_process_group
@@ -22,22 +23,25 @@ STEPS = 3  # an epoch has two
 
 def main() -> None:
     out = Path(sys.argv[1])
-    if "--fsdp" not in sys.argv:
-        trainer = made(out)
-        trainer.train()
-        if trainer.accelerator.is_main_process:
-            trained = {
-                n: p.detach() for n, p in trainer.model.named_parameters() if p.requires_grad
-            }
-            losses = [log["eval_loss"] for log in trainer.state.log_history if "eval_loss" in log]
-            save_file(trained, out / TRAINED, metadata={"loss": repr(losses[-1])})
-    else:
+    train(out)
+    if "--fsdp" in sys.argv:
+        out /= SHARDED
         for folder, begun in ((out, None), (out / "again", out / f"checkpoint-{STEPS - 1}")):
             state = cpus_as_gpus()
             trainer = made(folder, fsdp=True, save_steps=STEPS - 1, accelerator_config=state)
             trainer.train(resume_from_checkpoint=begun and str(begun))
             trainer.save_model(str(folder / "model"))
     leave_process_group()
+
+
+def train(out: Path) -> None:
+    """Writes the weights that were trained, with the loss on what is held out, to `out / TRAINED`."""
+    trainer = made(out)
+    trainer.train()
+    if trainer.accelerator.is_main_process:
+        trained = {n: p.detach() for n, p in trainer.model.named_parameters() if p.requires_grad}
+        losses = [log["eval_loss"] for log in trainer.state.log_history if "eval_loss" in log]
+        save_file(trained, out / TRAINED, metadata={"loss": repr(losses[-1])})
 
 
 def made(out: Path, **more: Any) -> SftTrainer:

@@ -9,18 +9,17 @@ from safetensors.torch import load_file
 
 from emostream import load_model
 from emostream.media import SAMPLE_RATE_HZ
+from tests.training import sft_worker
 from tests.training.distributed import (
+    SHARDED,
     TRAINED,
-    TWO_PROCESSES,
     Weights,
     farthest,
     farthest_from_start,
-    run,
     sharding,
-    trained,
+    share,
 )
 
-WORKER = "tests.training.sft_worker"
 pytestmark = pytest.mark.slow
 
 
@@ -32,24 +31,31 @@ def loss(out: Path) -> float:
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Weights]:
     """Folder and weights of a run of one process."""
-    out = tmp_path_factory.mktemp("one") / "out"
-    weights = trained(WORKER, out)
+    out = tmp_path_factory.mktemp("one")
+    sft_worker.train(out)
+    weights = load_file(out / TRAINED)
     assert farthest_from_start(weights) > 1e-4
     return out, weights
 
 
-def test_two_processes_train_like_one(tmp_path, one):
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a run of two processes, which share the batch first and then the weights as well."""
+    out = tmp_path_factory.mktemp("two") / "out"
+    share(sft_worker.__name__, out)
+    return out
+
+
+def test_two_processes_train_like_one(one, two):
     folder, weights = one
-    two = trained(WORKER, tmp_path / "two", *TWO_PROCESSES)
-    assert farthest(weights, two) < 1e-4 * farthest_from_start(weights)
-    assert loss(tmp_path / "two") == pytest.approx(loss(folder), rel=1e-5)
+    assert farthest(weights, load_file(two / TRAINED)) < 1e-4 * farthest_from_start(weights)
+    assert loss(two) == pytest.approx(loss(folder), rel=1e-5)
 
 
 @sharding
-def test_sharded_weights_train_alike_and_are_saved_whole(tmp_path, one):
+def test_sharded_weights_train_alike_and_are_saved_whole(one, two):
     _, weights = one
-    out = tmp_path / "two"
-    run(WORKER, out, *TWO_PROCESSES, arguments=["--fsdp"])
+    out = two / SHARDED
     whole = load_file(out / "model" / "model.safetensors")
     assert farthest(weights, whole) < 1e-4 * farthest_from_start(weights)
     again = load_file(out / "again" / "model" / "model.safetensors")
