@@ -17,12 +17,15 @@ from export.errors import ExportError
 from export.manifest import Manifest
 
 
-def bench(folder: Path, *, device: str | None, say: Callable[[str], None]) -> dict[str, Any]:
+def bench(
+    folder: Path, *, device: str | None, seconds: float = 1.0, say: Callable[[str], None]
+) -> dict[str, Any]:
     """Measure torch and every backend that the directory and this host have.
 
     Args:
         folder: Export directory.
         device: Where engines and torch run; None is the GPU if there is one that the runtime can use.
+        seconds: How long each case is measured; three times at least.
         say: Told of each step.
 
     Raises:
@@ -43,7 +46,7 @@ def bench(folder: Path, *, device: str | None, say: Callable[[str], None]) -> di
             say("onnxruntime: runs no bf16 graph, left out")
             continue
         say(f"measuring {backend} on {device}")
-        measured.append(_measure(folder, backend, device))
+        measured.append(_measure(folder, backend, device, seconds))
         say(f"  {measured[-1]['description']}")
     return {
         "checkpoint": manifest.checkpoint,
@@ -91,8 +94,9 @@ def _has_onnxruntime() -> bool:
     return any(name.startswith("onnxruntime") for name in installed_versions())
 
 
-def _measure(folder: Path, backend: str, device: str) -> dict[str, Any]:
+def _measure(folder: Path, backend: str, device: str, seconds: float) -> dict[str, Any]:
     command = [sys.executable, "-P", "-m", "export.bench_worker", str(folder), backend, device]
+    command.append(str(seconds))
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]

@@ -1,6 +1,6 @@
 """The process in which `bench` measures one backend; prints one line of JSON.
 
-python -m export.bench_worker DIRECTORY BACKEND DEVICE
+python -m export.bench_worker DIRECTORY BACKEND DEVICE SECONDS
 """
 
 import json
@@ -25,7 +25,9 @@ from export.timing import ceilings, memory_bytes, summary, timed
 from export.verify import load_exported
 
 
-def measure(folder: Path, backend: str, device: torch.device) -> dict[str, Any]:
+def measure(
+    folder: Path, backend: str, device: torch.device, seconds: float
+) -> dict[str, Any]:
     """Rows of every graph at each of its cases, and of what one hop of one source costs."""
     manifest = Manifest.read(folder)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32  # as `emostream run`
@@ -41,18 +43,19 @@ def measure(folder: Path, backend: str, device: torch.device) -> dict[str, Any]:
         before = memory_bytes(device)
         encoders = load_encoders(folder, device, dtype, backend)
         weights = 0  # part of what is measured
-    ceiling = ceilings(device, dtype) if model is not None else None
+    ceiling = ceilings(device, dtype, seconds) if model is not None else None
     rows = []
     for graph in GRAPHS:
         for case in graph.cases:
             inputs = graph.example(config, case)
             call = _call(encoders, graph.name, inputs)
-            row = {"graph": graph.name, "case": _name(case, config), **summary(timed(call, device))}
+            times = summary(timed(call, device, seconds))
+            row = {"graph": graph.name, "case": _name(case, config), **times}
             if model is not None and ceiling is not None:
                 row |= _floor(call, _weights(model, graph.name), ceiling)
             rows.append(row)
     hop = _hop(encoders, config)
-    rows.append({"graph": "hop", "case": "1 frame, 2 pairs, audio", **summary(timed(hop, device))})
+    rows.append({"graph": "hop", "case": "1 frame, 2 pairs, audio", **summary(timed(hop, device, seconds))})
     after = memory_bytes(device)
     return {
         "backend": backend,
@@ -119,9 +122,9 @@ def _floor(call: Callable[[], Any], weights: int, ceiling: dict[str, float]) -> 
 
 def main() -> int:
     """Measure and print."""
-    folder, backend, device = sys.argv[1:]
+    folder, backend, device, seconds = sys.argv[1:]
     try:
-        found = measure(Path(folder), backend, torch.device(device))
+        found = measure(Path(folder), backend, torch.device(device), float(seconds))
     except EmostreamError as error:
         sys.stderr.write(f"{error}\n")
         return 2

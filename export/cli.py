@@ -11,6 +11,7 @@ from emostream.console import write_anything
 from emostream.errors import EmostreamError
 from emostream.shadowing import refuse_shadowed_packages
 from emostream.startup import start_quickly
+from export.manifest import Manifest
 
 EXIT_FAILED = 2
 
@@ -105,6 +106,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     bench.add_argument("directory", type=Path, metavar="D", help="export directory")
     _add_device(bench)
+    bench.add_argument(
+        "--seconds",
+        type=float,
+        default=1.0,
+        metavar="S",
+        help="measure each case so long, and three times at least (default: 1)",
+    )
     bench.add_argument("--json", action="store_true", help="print the figures as JSON")
     bench.set_defaults(handler=_bench)
     return parser
@@ -138,6 +146,7 @@ def _build(options: argparse.Namespace) -> None:
 
 
 def _verify(options: argparse.Namespace) -> int:
+    Manifest.peek(options.directory)  # before torch is imported, which takes seconds
     from export.verify import verify
 
     result = verify(
@@ -156,9 +165,15 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> None:
+    Manifest.peek(options.directory)
     from export.bench import bench, table
 
-    result = bench(options.directory, device=options.device, say=_quiet if options.json else _say)
+    result = bench(
+        options.directory,
+        device=options.device,
+        seconds=options.seconds,
+        say=_quiet if options.json else _say,
+    )
     if options.json:
         print(json.dumps(result, indent=1))
     else:

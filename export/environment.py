@@ -1,13 +1,16 @@
-"""What this host would build and run engines with: packages, GPU, driver, and what is wrong with them."""
+"""What this host would build and run engines with: packages, GPU, driver, and what is wrong with them.
+
+Manifests need some of it, and are read before torch is imported, which takes seconds.
+"""
 
 import platform
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from emostream.devices import resolve_device
 from export.errors import ExportError
+
+if TYPE_CHECKING:
+    import torch
 
 PACKAGES = (
     "torch",
@@ -34,6 +37,8 @@ def installed_versions() -> dict[str, str]:
 
 def machine() -> dict[str, Any]:
     """CPU, and the GPU with its driver and compute capability, None without one."""
+    import torch
+
     gpu = None
     if torch.cuda.is_available():
         major, minor = torch.cuda.get_device_capability()
@@ -68,16 +73,20 @@ def environment_rows() -> list[tuple[str, str]]:
     return rows + list(installed_versions().items())
 
 
-def engine_device(named: str | None, target: str, precision: str) -> torch.device:
+def engine_device(named: str | None, target: str, precision: str) -> "torch.device":
     """Where engines and torch run: where the user says, else the GPU if the runtime can use it.
 
     Raises:
         ConfigError: This torch cannot use the device that the user named.
     """
+    from emostream.devices import resolve_device
+
     return resolve_device(named or _default_device(target, precision))
 
 
 def _default_device(target: str, precision: str) -> str:
+    import torch
+
     if not torch.cuda.is_available() or precision == "int8":
         return "cpu"
     if target == "tensorrt":

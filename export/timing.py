@@ -40,15 +40,15 @@ def summary(runs: list[float]) -> dict[str, Any]:
     }
 
 
-def ceilings(device: torch.device, dtype: torch.dtype) -> dict[str, float]:
+def ceilings(device: torch.device, dtype: torch.dtype, seconds: float = 1.0) -> dict[str, float]:
     """FLOP/s of a matrix product and bytes/s of a copy on this machine, now."""
     size = 8192 if device.type == "cuda" else 2048
     a = torch.randn(size, size, device=device, dtype=dtype)
     b = torch.randn(size, size, device=device, dtype=dtype)
     source = torch.randn(2**28 if device.type == "cuda" else 2**26, device=device)
     target = torch.empty_like(source)
-    product_ms = min(timed(lambda: a @ b, device))
-    copy_ms = min(timed(lambda: target.copy_(source), device))
+    product_ms = min(timed(lambda: a @ b, device, seconds))
+    copy_ms = min(timed(lambda: target.copy_(source), device, seconds))
     return {
         "flops_per_s": 2 * size**3 / product_ms * 1e3,
         "bytes_per_s": 2 * source.nbytes / copy_ms * 1e3,

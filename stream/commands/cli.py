@@ -356,14 +356,15 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _infer(options: argparse.Namespace) -> None:
-    from emostream.media import MediaStats
     from stream.capture.sources import parse_sources
-    from stream.commands.offline import infer, write_labels
     from stream.serve.model import check_one_person, load, load_voices
 
     config = _model_config(options)
     check_one_person(config, 1, options.people)
     [source] = parse_sources([options.file], None, None, "")
+    from emostream.media import MediaStats
+    from stream.commands.offline import infer, write_labels  # with torch, which takes seconds
+
     model, processor = load(config)
     voices = load_voices(config, model)
     config.say_licence()
