@@ -316,21 +316,20 @@ def test_a_disk_too_small_is_noticed_before_the_work(checkpoint, tmp_path, capsy
 
 
 @pytest.mark.slow
-def test_a_write_that_fails_half_way_changes_nothing(engines, checkpoint, tmp_path):
+def test_a_write_that_fails_half_way_changes_nothing(engines, checkpoint, tmp_path, capsys):
     """The limit on a file's size stands for a full disk: the write fails in the same place."""
     out = shutil.copytree(engines, tmp_path / "engines")
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    command = [sys.executable, "-m", "export.cli", "build", str(checkpoint), "--out", str(out)]
-    done = subprocess.run(
-        [*command, "--precision", "fp16"],
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000)),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2, done.stderr
-    assert "cannot be written" in done.stderr
-    assert "Nothing was changed" in done.stderr
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, limits[1]))
+    try:
+        code = cli.main(["build", str(checkpoint), "--out", str(out), "--precision", "fp16"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    said = capsys.readouterr().err
+    assert code == 2, said
+    assert "cannot be written" in said
+    assert "Nothing was changed" in said
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     assert list(tmp_path.iterdir()) == [out]
 
