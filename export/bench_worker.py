@@ -25,9 +25,7 @@ from export.timing import ceilings, memory_bytes, summary, timed
 from export.verify import load_exported
 
 
-def measure(
-    folder: Path, backend: str, device: torch.device, seconds: float
-) -> dict[str, Any]:
+def measure(folder: Path, backend: str, device: torch.device, seconds: float) -> dict[str, Any]:
     """Rows of every graph at each of its cases, and of what one hop of one source costs."""
     manifest = Manifest.read(folder)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32  # as `emostream run`
@@ -55,7 +53,9 @@ def measure(
                 row |= _floor(call, _weights(model, graph.name), ceiling)
             rows.append(row)
     hop = _hop(encoders, config)
-    rows.append({"graph": "hop", "case": "1 frame, 2 pairs, audio", **summary(timed(hop, device, seconds))})
+    rows.append(
+        {"graph": "hop", "case": "1 frame, 2 pairs, audio", **summary(timed(hop, device, seconds))}
+    )
     after = memory_bytes(device)
     return {
         "backend": backend,

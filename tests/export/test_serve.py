@@ -5,9 +5,10 @@ import json
 import pytest
 
 from export import cli
+from stream.commands.cli import main
 from stream.pubsub.messages import Label, Status
 from tests.media_factory import Audio, Video, noise, write_media
-from tests.stream.live_rig import live, run_command
+from tests.stream.live_rig import NOBODY, live, run_command
 
 
 @pytest.mark.slow
@@ -17,8 +18,7 @@ def test_engines_say_live_what_infer_says(engines, checkpoint, tmp_path):
     )
     out = tmp_path / "reference.jsonl"
     model = ("--model", str(checkpoint), "--device", "cpu")
-    done = run_command("infer", str(clip), "--out", str(out), *model)
-    assert done.returncode == 0, done.stderr
+    assert main(["infer", *NOBODY, str(clip), "--out", str(out), *model]) == 0
     reference = [json.loads(line) for line in out.read_text().splitlines()]
     arguments = ("--source", str(clip), "--pace", "max", "--reason-every-s", "0", *model)
     with live(*arguments, "--engines", str(engines)) as running:
