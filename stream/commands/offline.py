@@ -215,7 +215,8 @@ def _scores(
         logits: Tensor = torch.cat((first, rest[:, :-1]), 1)[0].float()
         picked = logits.log_softmax(-1).gather(1, tokens[0][:, None])[:, 0]
         totals.append(picked[shared:].sum())
-    probabilities = torch.stack(totals).softmax(0).tolist()
+    score_L = torch.stack(totals) / model.config.label_temperature
+    probabilities = score_L.softmax(0).tolist()
     return dict(zip(labels, probabilities, strict=True)), baseline_s
 
 
