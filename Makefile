@@ -47,7 +47,7 @@ docs: $(VENV)/.installed-dev
 pictures: $(VENV)/.installed-dev
 	$(BIN)/python docs/pictures.py
 
-# The shipped model's whole recipe in runs/tiny: hours on two cores; an interrupted run is continued.
+# The whole recipe of `tiny` in runs/tiny: hours on two cores; an interrupted run is continued.
 SEEDS ?= 0
 tiny: $(VENV)/.installed-dev
 	$(BIN)/python -m training.recipe.tiny --out runs/tiny --seeds $(SEEDS)

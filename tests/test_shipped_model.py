@@ -53,7 +53,7 @@ def test_the_small_model_is_there_with_its_card_and_licence(caplog):
 def test_the_model_of_people_is_the_default_of_all_that_starts_one():
     assert DEFAULT_MODEL == "small"
     assert ModelConfig().name == DEFAULT_MODEL
-    for command in ("run", "infer a.mp4 --out b.jsonl", "annotate a.mp4 --out b"):
+    for command in ("run", "demo", "infer a.mp4 --out b.jsonl", "annotate a.mp4 --out b"):
         assert _parser().parse_args(command.split()).model == DEFAULT_MODEL
     for function in (listen, recognize):
         assert inspect.signature(function).parameters["model"].default == DEFAULT_MODEL

@@ -167,6 +167,7 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = command("demo", _demo, "show the whole pipeline on a bundled clip, without any device")
     demo.add_argument("--web", action="store_true", help="in a browser instead of the terminal")
+    _add_model_name(demo)
 
     watch = command("watch", _watch, "show what is published, in the terminal")
     _add_connect(watch)
@@ -269,7 +270,7 @@ def _add_audio_track(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_model(parser: argparse.ArgumentParser) -> None:
+def _add_model_name(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         default=DEFAULT_MODEL,
@@ -277,6 +278,10 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         help="small, the default, has seen people and is for research only; tiny is Apache-2.0 and has seen rendered "
         "actors only; or a checkpoint",
     )
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    _add_model_name(parser)
     parser.add_argument("--device", help="torch device; a CUDA GPU if there is one")
     parser.add_argument("--dtype", choices=DTYPES)
     parser.add_argument("--labels", metavar="A,B,…", help="label list instead of the seven")
@@ -432,7 +437,7 @@ def _demo(options: argparse.Namespace) -> int:
     from stream.commands.demo import demo
 
     with _on_signals() if options.web else nullcontext():
-        return demo(web=options.web)
+        return demo(options.model, web=options.web)
 
 
 def _web(options: argparse.Namespace) -> None:

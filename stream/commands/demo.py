@@ -4,6 +4,7 @@ import sys
 from contextlib import suppress
 from importlib.resources import as_file, files
 
+from emostream.checkpoint.shipped import DEFAULT_MODEL
 from stream.api.pipeline import Pipeline
 from stream.pubsub.client import EmotionClient
 from stream.serve.model import ModelConfig
@@ -12,19 +13,20 @@ from stream.view import watch
 SOURCE = "demo"
 
 
-def demo(*, web: bool = False) -> int:
+def demo(model: str = DEFAULT_MODEL, *, web: bool = False) -> int:
     """Run the pipeline on the bundled clip and show it until the clip is over; returns the exit code.
 
     Args:
+        model: Which one is shown.
         web: In a browser, for as long as the user likes, instead of the terminal.
 
     Raises:
         PipelineError: The pipeline failed; the message is its own.
     """
-    ModelConfig().say_licence()
+    ModelConfig(model=model).say_licence()
     with (
         as_file(files("stream").joinpath("assets", "demo.mp4")) as clip,
-        Pipeline([f"--source={SOURCE}={clip}", *["--loop"] * web]) as pipeline,
+        Pipeline([f"--source={SOURCE}={clip}", f"--model={model}", *["--loop"] * web]) as pipeline,
     ):
         over = _show_page(pipeline) if web else _show(pipeline)
         if not over and pipeline.running:

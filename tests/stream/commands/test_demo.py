@@ -40,13 +40,18 @@ def test_the_demo_runs_beside_files_of_our_packages_names(tmp_path):
 def test_a_pipeline_that_is_killed_ends_the_demo():
     command = Path(sys.executable).with_name("emostream")
     with subprocess.Popen(
-        [str(command), "demo"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [str(command), "demo", "--model", "tiny"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as demo:
         try:
-            assert demo.stdout.readline()  # the pipeline publishes, or is waited for
+            assert any("loading tiny" in line for line in demo.stdout)  # the pipeline publishes
             [pipeline] = psutil.Process(demo.pid).children()
             pipeline.kill()
             assert demo.wait(60) == 2
-            assert "the pipeline was ended by SIGKILL" in demo.stderr.read()
+            said = demo.stderr.read()
+            assert said.startswith(licence_notice("tiny"))
+            assert "the pipeline was ended by SIGKILL" in said
         finally:
             demo.kill()
