@@ -103,7 +103,7 @@ def build(checkpoint: str, out: Path, *, say: Say, options: BuildOptions | None 
     What an earlier build left in `out` is kept where neither weights nor versions nor options have changed.
 
     Args:
-        checkpoint: Folder or hub id, or `tiny`.
+        checkpoint: Folder or hub id, or `small` or `tiny`.
         out: Export directory.
         say: Told of each step.
         options: What to build.

@@ -46,7 +46,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Export the encoders of a checkpoint and compare every graph with torch. Only what has changed "
         "since the last build into D is made anew.",
     )
-    build.add_argument("checkpoint", metavar="CKPT", help="checkpoint folder or hub id, or tiny")
+    build.add_argument(
+        "checkpoint", metavar="CKPT", help="checkpoint folder or hub id, or small or tiny"
+    )
     build.add_argument("--out", type=Path, required=True, metavar="D", help="export directory")
     build.add_argument(
         "--target",

@@ -132,7 +132,9 @@ def _add_index(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_eval(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, metavar="M", help="tiny, a folder or a hub id")
+    parser.add_argument(
+        "--model", required=True, metavar="M", help="small, tiny, a folder or a hub id"
+    )
     parser.add_argument("--manifest", type=Path, required=True, metavar="F.jsonl")
     parser.add_argument("--out", type=Path, required=True, metavar="D")
     parser.add_argument("--split", help="only this split; by default all but train")
@@ -169,7 +171,9 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_faithful(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, metavar="M", help="tiny, a folder or a hub id")
+    parser.add_argument(
+        "--model", required=True, metavar="M", help="small, tiny, a folder or a hub id"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="D")
     parser.add_argument(
         "--manifest",

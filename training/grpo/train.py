@@ -67,7 +67,9 @@ class GrpoSettings:
     manifest: str = field(metadata={"help": "Clips with labels, and with cues for grounding."})
     model: str = field(
         default="tiny",
-        metadata={"help": "Checkpoint folder, hub id or `tiny`; `preset:NAME` has random weights."},
+        metadata={
+            "help": "Checkpoint folder, hub id, `tiny` or `small`; `preset:NAME` has random weights."
+        },
     )
     split: str = field(default="train", metadata={"help": "Rows of the manifest that are used."})
     features: str | None = field(

@@ -74,7 +74,9 @@ class SftSettings:
     )
     model: str = field(
         default="tiny",
-        metadata={"help": "Checkpoint folder, hub id or `tiny`; `preset:NAME` has random weights."},
+        metadata={
+            "help": "Checkpoint folder, hub id, `tiny` or `small`; `preset:NAME` has random weights."
+        },
     )
     features: str | None = field(
         default=None, metadata={"help": "Folder of the towers' cached features."}

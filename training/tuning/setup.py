@@ -32,7 +32,7 @@ def open_start(name: str, dtype: torch.dtype) -> tuple[EmostreamForCausalLM, Emo
     """A model on the CPU and its processor.
 
     Args:
-        name: Checkpoint folder, hub id or `tiny`; `preset:NAME` has random weights.
+        name: Checkpoint folder, hub id, `tiny` or `small`; `preset:NAME` has random weights.
         dtype: Of the weights.
 
     Raises:
