@@ -5,10 +5,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from emostream.startup import start_quickly
 from tests.schedule import place, rank
 
 if TYPE_CHECKING:
     from xdist.scheduler import LoadFileScheduling
+
+start_quickly()
 
 # How fast a machine makes examples is no property of what is tested.
 settings.register_profile("emostream", deadline=None, suppress_health_check=[HealthCheck.too_slow])
