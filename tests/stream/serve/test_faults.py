@@ -1,7 +1,8 @@
 """What a subscriber sees when something breaks, by the whole pipeline in its own processes.
 
-The tests of the first part break one running pipeline, one after the other: a network camera and a microphone (`cam0`),
-and beside them a looped file (`witness`) that no fault may touch. Each begins and ends with both modalities ok.
+The tests of the last part break one running pipeline, one after the other: a network camera and a microphone (`cam0`),
+and beside them a looped file (`witness`) that no fault may touch. Each begins and ends with both modalities ok. They
+come last, so that it takes no time from the others.
 
 Elsewhere: signals, keys and ports in use in test_run.py; a full disk in test_recording.py; each protocol error in
 test_ingest.py; the high-water mark of a subscriber in test_publisher.py.
@@ -62,6 +63,149 @@ def is_status(event: Event, state: str, *details: str, source: str = "cam0") -> 
         and event.state == state
         and all(detail in event.detail for detail in details)
     )
+
+
+def assert_every_window_is_accounted_for(labels: list[Label]) -> None:
+    for before, after in pairwise(labels):
+        passed = after.window.id - before.window.id - 1
+        assert passed == after.dropped.windows - before.dropped.windows, (before, after)
+
+
+def test_devices_that_are_not_there_and_come(sound_server: SoundServer) -> None:
+    """No camera and no microphone at all: lost, no label, and what to do; each joins when it is plugged in."""
+    with (
+        live(
+            *SECONDS,
+            *("--video", (url := _free_url()), "--audio", "pulse:later"),
+            environment=sound_server.environment,
+        ) as running,
+    ):
+        status = running.until(
+            lambda e: is_status(e, "lost", "does not answer", "emostream devices")
+        )
+        assert status.fps_in == 0
+        assert not running.labels()
+        with PipeMicrophone(sound_server, hum, name="later"):
+            # No camera at all.
+            label = running.until(lambda e: is_label(e, "missing", "ok"))
+            assert label.frames_used == 0
+            running.until(lambda e: is_status(e, "degraded", "video missing", url))
+            camera = MjpegCamera()
+            camera._port = int(url.split(":")[2].split("/")[0])
+            with camera:
+                running.until(lambda e: is_label(e, "ok", "ok"))
+                running.until(lambda e: is_status(e, "live") and not e.detail)
+        running.send()
+        running.until_stopped()
+        assert running.wait() == 0
+
+
+def labelled_by_picture(environment: dict[str, str], remedy: str) -> None:
+    """With a camera and a host without any sound, labels are given by picture, and the status says why."""
+    with (
+        MjpegCamera() as camera,
+        live(*SECONDS, "--video", camera.url, environment=environment) as running,
+    ):
+        label = running.until(lambda e: is_label(e, "ok", "missing"))
+        assert label.audio_gap_ms == 2000
+        status = running.until(lambda e: is_status(e, "degraded", "audio missing", "microphone"))
+        assert remedy in status.detail
+        running.send()
+        assert running.wait() == 0
+
+
+def test_no_microphone_at_all(tmp_path: Path) -> None:
+    PORTAUDIO.skip_if_missing()
+    silence = {
+        "PULSE_SERVER": f"unix:{tmp_path / 'nobody'}",
+        "XDG_RUNTIME_DIR": str(tmp_path),
+    }
+    labelled_by_picture(silence, "emostream devices")
+
+
+def test_no_portaudio(tmp_path: Path) -> None:
+    """As on a fresh Debian: the wheel of sounddevice for Linux brings no library."""
+    hidden = "import ctypes.util\nctypes.util.find_library = lambda name: None\n"
+    (tmp_path / "sitecustomize.py").write_text(hidden)
+    labelled_by_picture({"PYTHONPATH": str(tmp_path)}, "libportaudio2")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX")
+def test_inference_slower_than_the_hop_and_then_a_killed_parent(clip: Path) -> None:
+    """At 50 hops a second windows are skipped: the ids have gaps, counted in `dropped.windows`, and labels are fresh.
+
+    Killed by SIGKILL, nothing is left of the pipeline: no process, no file, and its port is free at once.
+    """
+    hasty = ("--window-s", "0.16", "--reason-every-s", "1")
+    sources = [argument for i in range(3) for argument in ("--source", f"s{i}={clip}")]
+    with live(*hasty, *sources, "--loop") as running:
+        first = running.until(lambda e: isinstance(e, Label) and e.source == "s0")
+        last = running.until(
+            lambda e: (
+                isinstance(e, Label) and e.source == "s0" and e.window.id >= first.window.id + 400
+            )
+        )
+        for source in ("s0", "s1", "s2"):
+            labels = running.labels(source)
+            assert_every_window_is_accounted_for(labels)
+        assert last.dropped.windows > first.dropped.windows
+        # 400 hops are 8 s: were they queued, the last label would be seconds late by now.
+        recent = [label.latency_ms.total for label in running.labels("s0")[-20:]]
+        assert np.median(recent) < 2000
+        status = running.until(lambda e: isinstance(e, Status) and e.source == "s0")
+        assert status.skipped >= last.dropped.windows
+
+        process = psutil.Process(running.process.pid)
+        children = process.children(recursive=True)
+        assert len(children) == 3
+        [directory] = {
+            Path(connection.laddr).parent
+            for connection in process.net_connections("unix")
+            if PREFIX in str(connection.laddr)
+        }
+        assert directory.exists()
+        running.send(signal.SIGKILL)
+        assert running.wait() == -signal.SIGKILL
+        _, alive = psutil.wait_procs(children, timeout=60)
+        assert not alive
+        until(lambda: not directory.exists())
+        with Publisher(running.endpoint) as successor:
+            assert successor.endpoint == running.endpoint
+
+
+def test_each_restart_counts_once() -> None:
+    """A process of two streams reports a reopening twice, and one that starts again is noticed by two of us."""
+    state = SourceState(name="url", clock="host", lossless=False, rolling=Rolling(1.0, 0.1))
+    state.pids = {("video", "audio"): {10, 11}}
+    state.losses = {"video": Losses(restarts=3), "audio": Losses(restarts=3)}
+    assert state.restarts(1) == 1 + 3
+    assert state.restarts(5) == 5 + 3  # four died before they had connected
+    assert state.restarts(0) == 1 + 3  # a process of another host
+    state.pids = {("video",): {10}, ("audio",): {11}}
+    assert state.restarts(0) == 3 + 3
+
+
+def test_a_system_clock_that_is_stepped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unix times follow the stepped clock at once; the source clock, which windows go by, does not notice."""
+    state = SourceState(name="cam0", clock="host", lossless=False, rolling=Rolling(1.0, 0.1))
+    true_time, source_s = time.time, time.perf_counter()
+    before = state.status(source_s, 0)
+    assert before.unix_time_s == pytest.approx(true_time(), abs=1.0)
+    for step_s in (-3600.0, 86_400.0):
+        monkeypatch.setattr(time, "time", lambda step_s=step_s: true_time() + step_s)
+        after = state.status(source_s, 0)
+        assert after.timestamp_s == before.timestamp_s
+        assert after.uptime_s == before.uptime_s
+        assert after.unix_time_s == pytest.approx(before.unix_time_s + step_s, abs=0.5)
+        # Two instants are as far apart as on the source clock, whatever was done to the system's.
+        apart_s = state.unix_time_s(source_s) - state.unix_time_s(source_s - 4.0)
+        assert apart_s == pytest.approx(4.0, abs=0.5)
+
+
+def _free_url() -> str:
+    """Where no camera is yet."""
+    with MjpegCamera(noisy_picture) as camera:
+        return camera.url
 
 
 class Speaker:
@@ -135,12 +279,6 @@ class Rig:
     def restarts(self) -> int:
         [*_, status] = [e for e in self.running.statuses() if e.source == "cam0"]
         return status.restarts
-
-
-def assert_every_window_is_accounted_for(labels: list[Label]) -> None:
-    for before, after in pairwise(labels):
-        passed = after.window.id - before.window.id - 1
-        assert passed == after.dropped.windows - before.dropped.windows, (before, after)
 
 
 @pytest.fixture(scope="module")
@@ -309,140 +447,3 @@ def test_a_subscriber_that_never_reads(rig: Rig) -> None:
         rig.until(lambda e: is_label(e, "ok", "ok") and e.window.id >= first.window.id + 40)
         assert process.memory_info().rss - before < 20e6
         assert idle.poll(0), "it was sent something, which it did not read"
-
-
-def test_devices_that_are_not_there_and_come(sound_server: SoundServer) -> None:
-    """No camera and no microphone at all: lost, no label, and what to do; each joins when it is plugged in."""
-    with (
-        live(
-            *SECONDS,
-            *("--video", (url := _free_url()), "--audio", "pulse:later"),
-            environment=sound_server.environment,
-        ) as running,
-    ):
-        status = running.until(
-            lambda e: is_status(e, "lost", "does not answer", "emostream devices")
-        )
-        assert status.fps_in == 0
-        assert not running.labels()
-        with PipeMicrophone(sound_server, hum, name="later"):
-            # No camera at all.
-            label = running.until(lambda e: is_label(e, "missing", "ok"))
-            assert label.frames_used == 0
-            running.until(lambda e: is_status(e, "degraded", "video missing", url))
-            camera = MjpegCamera()
-            camera._port = int(url.split(":")[2].split("/")[0])
-            with camera:
-                running.until(lambda e: is_label(e, "ok", "ok"))
-                running.until(lambda e: is_status(e, "live") and not e.detail)
-        running.send()
-        running.until_stopped()
-        assert running.wait() == 0
-
-
-def labelled_by_picture(environment: dict[str, str], remedy: str) -> None:
-    """With a camera and a host without any sound, labels are given by picture, and the status says why."""
-    with (
-        MjpegCamera() as camera,
-        live(*SECONDS, "--video", camera.url, environment=environment) as running,
-    ):
-        label = running.until(lambda e: is_label(e, "ok", "missing"))
-        assert label.audio_gap_ms == 2000
-        status = running.until(lambda e: is_status(e, "degraded", "audio missing", "microphone"))
-        assert remedy in status.detail
-        running.send()
-        assert running.wait() == 0
-
-
-def test_no_microphone_at_all(tmp_path: Path) -> None:
-    PORTAUDIO.skip_if_missing()
-    silence = {
-        "PULSE_SERVER": f"unix:{tmp_path / 'nobody'}",
-        "XDG_RUNTIME_DIR": str(tmp_path),
-    }
-    labelled_by_picture(silence, "emostream devices")
-
-
-def test_no_portaudio(tmp_path: Path) -> None:
-    """As on a fresh Debian: the wheel of sounddevice for Linux brings no library."""
-    hidden = "import ctypes.util\nctypes.util.find_library = lambda name: None\n"
-    (tmp_path / "sitecustomize.py").write_text(hidden)
-    labelled_by_picture({"PYTHONPATH": str(tmp_path)}, "libportaudio2")
-
-
-@pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX")
-def test_inference_slower_than_the_hop_and_then_a_killed_parent(clip: Path) -> None:
-    """At 50 hops a second windows are skipped: the ids have gaps, counted in `dropped.windows`, and labels are fresh.
-
-    Killed by SIGKILL, nothing is left of the pipeline: no process, no file, and its port is free at once.
-    """
-    hasty = ("--window-s", "0.16", "--reason-every-s", "1")
-    sources = [argument for i in range(3) for argument in ("--source", f"s{i}={clip}")]
-    with live(*hasty, *sources, "--loop") as running:
-        first = running.until(lambda e: isinstance(e, Label) and e.source == "s0")
-        last = running.until(
-            lambda e: (
-                isinstance(e, Label) and e.source == "s0" and e.window.id >= first.window.id + 400
-            )
-        )
-        for source in ("s0", "s1", "s2"):
-            labels = running.labels(source)
-            assert_every_window_is_accounted_for(labels)
-        assert last.dropped.windows > first.dropped.windows
-        # 400 hops are 8 s: were they queued, the last label would be seconds late by now.
-        recent = [label.latency_ms.total for label in running.labels("s0")[-20:]]
-        assert np.median(recent) < 2000
-        status = running.until(lambda e: isinstance(e, Status) and e.source == "s0")
-        assert status.skipped >= last.dropped.windows
-
-        process = psutil.Process(running.process.pid)
-        children = process.children(recursive=True)
-        assert len(children) == 3
-        [directory] = {
-            Path(connection.laddr).parent
-            for connection in process.net_connections("unix")
-            if PREFIX in str(connection.laddr)
-        }
-        assert directory.exists()
-        running.send(signal.SIGKILL)
-        assert running.wait() == -signal.SIGKILL
-        _, alive = psutil.wait_procs(children, timeout=60)
-        assert not alive
-        until(lambda: not directory.exists())
-        with Publisher(running.endpoint) as successor:
-            assert successor.endpoint == running.endpoint
-
-
-def test_each_restart_counts_once() -> None:
-    """A process of two streams reports a reopening twice, and one that starts again is noticed by two of us."""
-    state = SourceState(name="url", clock="host", lossless=False, rolling=Rolling(1.0, 0.1))
-    state.pids = {("video", "audio"): {10, 11}}
-    state.losses = {"video": Losses(restarts=3), "audio": Losses(restarts=3)}
-    assert state.restarts(1) == 1 + 3
-    assert state.restarts(5) == 5 + 3  # four died before they had connected
-    assert state.restarts(0) == 1 + 3  # a process of another host
-    state.pids = {("video",): {10}, ("audio",): {11}}
-    assert state.restarts(0) == 3 + 3
-
-
-def test_a_system_clock_that_is_stepped(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Unix times follow the stepped clock at once; the source clock, which windows go by, does not notice."""
-    state = SourceState(name="cam0", clock="host", lossless=False, rolling=Rolling(1.0, 0.1))
-    true_time, source_s = time.time, time.perf_counter()
-    before = state.status(source_s, 0)
-    assert before.unix_time_s == pytest.approx(true_time(), abs=1.0)
-    for step_s in (-3600.0, 86_400.0):
-        monkeypatch.setattr(time, "time", lambda step_s=step_s: true_time() + step_s)
-        after = state.status(source_s, 0)
-        assert after.timestamp_s == before.timestamp_s
-        assert after.uptime_s == before.uptime_s
-        assert after.unix_time_s == pytest.approx(before.unix_time_s + step_s, abs=0.5)
-        # Two instants are as far apart as on the source clock, whatever was done to the system's.
-        apart_s = state.unix_time_s(source_s) - state.unix_time_s(source_s - 4.0)
-        assert apart_s == pytest.approx(4.0, abs=0.5)
-
-
-def _free_url() -> str:
-    """Where no camera is yet."""
-    with MjpegCamera(noisy_picture) as camera:
-        return camera.url
