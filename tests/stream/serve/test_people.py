@@ -9,6 +9,7 @@ import pytest
 import emostream
 from emostream.errors import ConfigError, EmostreamError
 from emostream.media import iter_frames, read_audio
+from stream.commands.cli import main
 from stream.pubsub.messages import Label, Status, decode_payload
 from stream.pubsub.recording import Recorder, read, write_table
 from stream.transport.events import Event
@@ -19,7 +20,7 @@ from stream.windows.config import InferenceConfig
 from stream.windows.person_names import check_person_names
 from stream.windows.sorting import Sorter
 from tests.stream.commands.test_offline import DEMO
-from tests.stream.live_rig import Live, live, run_command
+from tests.stream.live_rig import NOBODY, Live, live, run_command
 from training.synth.media import write_mp4
 
 FPS = 12.5
@@ -52,8 +53,7 @@ def ran(visit) -> Iterator[Live]:
 def test_each_has_the_labels_that_infer_gives(ran, visit, tmp_path):
     out = tmp_path / "reference.jsonl"
     options = ["--people", "2", "--name", "cam0", "--hop-steps", "3"]  # a third of them
-    done = run_command("infer", str(visit), "--out", str(out), *options)
-    assert done.returncode == 0, done.stderr
+    assert main(["infer", *NOBODY, str(visit), "--out", str(out), *options]) == 0
     reference = [decode_payload(line) for line in out.read_bytes().splitlines()]
     labels = {(label.source, label.window.id): label for label in ran.labels()}
     assert [label.source for label in reference].count("cam0") == 7

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+import zmq
 
 from emostream.checkpoint.shipped import licence_notice
 from stream.commands.cli import main
-from stream.pubsub.messages import Label, Reasoning, Status, decode_payload
+from stream.pubsub.messages import Label, Status, decode_payload
 from stream.sockets.security import keygen
 from tests.media_factory import Audio, Video, noise, write_media
 from tests.stream.live_rig import NOBODY, live, run_command
@@ -83,6 +84,14 @@ def test_a_file_in_real_time_is_stamped_and_loses_nothing(clip):
     with live("--source", f"me={clip}", "--reason-every-s", "0") as running:
         begun_s = time.time()
         running.until(lambda e: isinstance(e, Status) and e.state == "live")
+        with zmq.Context() as context, context.socket(zmq.SUB) as socket:
+            socket.rcvtimeo = 60_000
+            socket.connect(running.endpoint)
+            socket.subscribe("emotion.me.")
+            topic, payload = socket.recv_multipart()
+            assert topic == b"emotion.me.label"
+            # The wire is plain JSON.
+            assert json.loads(payload)["label"] in json.loads(payload)["scores"]
         running.until_stopped()
         assert running.wait() == 0
     labels = running.labels("me")
@@ -119,11 +128,15 @@ def test_two_clips_give_different_scores_and_two_sources_share_the_model(clip, t
     assert {len(running.labels(source)) >= 5 for source in ("a", "b")} == {True}
 
 
-def test_a_looped_file_goes_on_without_a_break_in_time(tmp_path):
+def test_a_looped_file_goes_on_without_a_break_in_time_and_its_port_is_in_use(tmp_path):
     short = write_media(
         tmp_path / "short.mp4", Video(duration_s=2), Audio(duration_s=2, sound=noise())
     )
     with live("--source", str(short), "--loop", "--reason-every-s", "0") as running:
+        refused = run_command("run", "--source", str(short), "--bind", running.endpoint)
+        assert refused.returncode == 2
+        assert "in use" in refused.stderr
+        running.until(lambda e: isinstance(e, Status) and e.state == "live")
         last = running.until(lambda e: isinstance(e, Label) and e.window.id >= 12)
         assert last.modalities.video == "ok"
         running.send(signal.SIGINT)
@@ -220,16 +233,6 @@ def test_a_file_that_is_no_media_ends_with_two(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_a_port_in_use_is_named(clip):
-    with live("--source", str(clip), "--loop") as running:
-        done = run_command("run", "--source", str(clip), "--bind", running.endpoint)
-        assert done.returncode == 2
-        assert "in use" in done.stderr
-        running.until(lambda e: isinstance(e, Status) and e.state == "live")
-        running.send()
-        assert running.wait() == 0
-
-
 def test_infer_refuses_what_it_cannot_read_and_leaves_no_file(tmp_path):
     junk = tmp_path / "junk.mp4"
     junk.write_bytes(b"no media")
@@ -238,20 +241,3 @@ def test_infer_refuses_what_it_cannot_read_and_leaves_no_file(tmp_path):
     assert done.returncode == 2
     assert "junk.mp4" in done.stderr
     assert list(tmp_path.iterdir()) == [junk]
-
-
-def test_the_wire_is_plain_json(clip):
-    import zmq
-
-    with live("--source", str(clip), "--pace", "max", "--reason-every-s", "0") as running:
-        with zmq.Context() as context, context.socket(zmq.SUB) as socket:
-            socket.rcvtimeo = 60_000
-            socket.connect(running.endpoint)
-            socket.subscribe("emotion.clip.")
-            topic, payload = socket.recv_multipart()
-            assert topic == b"emotion.clip.label"
-            assert json.loads(payload)["label"] in json.loads(payload)["scores"]
-        assert not [e for e in running.events if isinstance(e, Reasoning)]
-        running.until(lambda e: isinstance(e, Status))
-        running.until_stopped()
-        assert running.wait() == 0
