@@ -175,10 +175,9 @@ class StreamingEncoder:
             tokens = self._encoders.audio(mel_BFM)
             baselines: list[float | None] = [None] * len(heard)
             if self._voices is not None:
-                x_BSD, baselines = self._voices.standardised(
+                tokens, baselines = self._voices.tokens(
                     [w.source for w in heard], [w.voice for w in heard], mel_BFM, tokens
                 )
-                tokens = self._voices.tokens(x_BSD)
             found = iter(zip(tokens, baselines, strict=True))
         return [
             (None, self._heard_s(window)) if window.audio is None else next(found)

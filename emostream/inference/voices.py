@@ -11,9 +11,9 @@ from torch import Tensor
 from emostream.errors import ConfigError
 from emostream.model.configuration import EmostreamConfig
 from emostream.model.modeling import EmostreamForCausalLM
-from emostream.model.towers import Standardiser, pool_audio
+from emostream.model.towers import Standardiser
 from emostream.people.baseline_file import load_baseline, save_baseline
-from emostream.people.voice_baseline import HeardVoice, VoiceBaseline, VoiceStretch
+from emostream.people.voice_baseline import HeardVoice, VoiceBaseline, VoiceStretch, speech_of
 
 SAVED_EVERY_S: Final = 60.0
 
@@ -39,9 +39,8 @@ class Voices:
     def __init__(
         self, model: EmostreamForCausalLM, *, follow: bool = True, file: str | Path | None = None
     ) -> None:
-        backbone: Any = model.model
-        self._standardiser: Standardiser = backbone.audio_tower.audio_tower["baseline"]
-        self._projector = backbone.audio_projector
+        self._backbone: Any = model.model
+        self._standardiser: Standardiser = self._backbone.audio_tower.audio_tower["baseline"]
         self._follow, self._file = follow, file
         self.keeps: str | None = None
         self._kept: VoiceBaseline | None = None
@@ -50,14 +49,14 @@ class Voices:
         self._saved_at_s = time.monotonic()
         self._heard: dict[str, HeardVoice] = {}
 
-    def standardised(
+    def tokens(
         self,
         sources: Sequence[str],
         voices: Sequence[VoiceStretch | None],
         mel_BFM: Tensor,
         x_BSD: Tensor,
     ) -> tuple[Tensor, list[float | None]]:
-        """(B, S, D) features standardised, and seconds of each person's speech behind that.
+        """(B, A, H) audio tokens of features standardised, and seconds of each person's speech behind that.
 
         None for whoever is not followed.
 
@@ -75,12 +74,17 @@ class Voices:
             for source, voice, mel_FM, x_SD in zip(sources, voices, mel_BFM, x_BSD, strict=True)
         ]
         means, stds = (torch.stack([f[i] for f in found])[:, None] for i in (0, 1))  # type: ignore[misc]
-        return self._standardiser(x_BSD, means, stds).to(x_BSD.dtype), [f[2] for f in found]
-
-    def tokens(self, x_BSD: Tensor) -> Tensor:
-        """(B, S, D) standardised features -> (B, A, H) audio tokens."""
-        out: Tensor = self._projector(pool_audio(x_BSD))
-        return out
+        speech_BS = torch.stack(
+            [
+                speech_of(mel_FM, *((voice.spoken, voice.start) if voice else (None,)))
+                for voice, mel_FM in zip(voices, mel_BFM, strict=True)
+            ]
+        )
+        features = self._backbone.audio_tokens(
+            self._standardiser(x_BSD, means, stds), mel_BFM, speech_BS
+        )
+        out: Tensor = self._backbone.audio_projector(features.to(x_BSD.dtype))
+        return out, [f[2] for f in found]
 
     def heard_s(self, source: str, voice: VoiceStretch | None) -> float | None:
         """Seconds of the speech of whoever a window without sound shows; None if they are not followed."""

@@ -65,6 +65,11 @@ PUBLISHED_KEYS = (
 )
 
 
+def audio_width(config: WhisperConfig) -> int:
+    """D, what an audio tower gives of a step: Whisper's width, with `mel_bands` twice as many numbers more."""
+    return int(config.d_model) + 2 * int(getattr(config, "mel_bands", 0))
+
+
 class EmostreamConfig(Qwen2Config):
     r"""Qwen2's configuration plus the `mm_*` keys of the published layout and the three towers' own configurations.
 
@@ -79,12 +84,13 @@ class EmostreamConfig(Qwen2Config):
             that answer with the label alone.
         frame_crop: What of a frame the model is shown (not a published key): `whole`, or the `face` of one person.
         crop_margin: Side of that face's square, in sides of its box (not a published key).
+        voice_heads: Logits of `towers.VoiceHeads` beside every audio token (not a published key); 0 for none.
         label_temperature: By which the log-probabilities of labels are divided before they are scores (not a published
             key); fitted on people that no training saw.
         vision_config, audio_config, gate_config: Configurations of SigLIP, Whisper and BERT. Where SigLIP's has
             `stem_widths` (not a published key), its patch embedding is a `towers.ConvStem` of these widths, with
-            `stem_blocks` residual blocks behind each of its convolutions. Where Whisper's has `standardised`, see
-            `towers.AudioTower`.
+            `stem_blocks` residual blocks behind each of its convolutions. Where Whisper's has `standardised` or
+            `mel_bands`, see `towers.AudioTower`.
         published: The config.json as it was read, so that saving writes back keys that this class does not know.
     """
 
@@ -106,6 +112,7 @@ class EmostreamConfig(Qwen2Config):
     frame_crop: str = "whole"
     crop_margin: float = 1.1
     label_temperature: float = 1.0
+    voice_heads: int = 0
     vision_config: Any = None
     audio_config: Any = None
     gate_config: Any = None
@@ -143,9 +150,20 @@ class EmostreamConfig(Qwen2Config):
                 f"label_temperature is {self.label_temperature}, wanted 0.05 to 20",
                 "Correct the value.",
             )
+        bands, mel = getattr(self.audio_config, "mel_bands", 0), self.audio_config.num_mel_bins
+        if (bands or self.voice_heads) and not self.standardises_voices:
+            self._refuse(
+                f"mel_bands or voice_heads is given, but the tower {self.mm_audio_tower} is not standardised",
+                "Leave them out, or set standardised in the tower's config.json.",
+            )
+        if bands and (bands < 0 or mel % bands):
+            self._refuse(
+                f"mel_bands of {self.mm_audio_tower} is {bands}, wanted a number that divides its {mel} mel bins",
+                "Correct the value.",
+            )
         for key, width, owner in (
             ("mm_hidden_size", self.vision_config.hidden_size, self.mm_vision_tower),
-            ("audio_hidden_size", self.audio_config.d_model, self.mm_audio_tower),
+            ("audio_hidden_size", audio_width(self.audio_config), self.mm_audio_tower),
         ):
             if getattr(self, key) != width:
                 self._refuse(
@@ -298,7 +316,14 @@ class EmostreamConfig(Qwen2Config):
             out["rope_scaling"] = dict(self.rope_parameters)
         if self.dtype is not None:
             out["torch_dtype"] = str(self.dtype).removeprefix("torch.")
-        for key in ("answer_style", "frame_crop", "crop_margin", "label_temperature", "gate_tower"):
+        for key in (
+            "answer_style",
+            "frame_crop",
+            "crop_margin",
+            "label_temperature",
+            "voice_heads",
+            "gate_tower",
+        ):
             if key in out or getattr(self, key) != getattr(type(self), key):
                 out[key] = getattr(self, key)
         return out

@@ -17,7 +17,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 
 from emostream.model.configuration import CONNECTOR_SHAPES, GATE_HIDDEN_SIZE, EmostreamConfig
 from emostream.model.connector import Connector
-from emostream.model.towers import AudioTower, VisionTower, pool_audio
+from emostream.model.towers import AudioTower, VisionTower, VoiceHeads, pool_audio
+from emostream.people.voice_baseline import moments, speech_steps
 
 #: Keyword arguments that belong to the prompt's media and are spent once the prompt is in the KV cache.
 MEDIA_KEYS = (
@@ -57,8 +58,13 @@ class EmostreamModel(Qwen2Model):
         self.vision_tower = VisionTower(config.vision_config, config.vision_layers)
         self.audio_tower = AudioTower(config.audio_config)
         self.mm_projector = Connector(config.mm_hidden_size, width, blocks, padding)
+        self.voice_heads = (
+            VoiceHeads(config.audio_hidden_size, config.voice_heads) if config.voice_heads else None
+        )
         self.audio_projector = nn.Sequential(
-            nn.Linear(config.audio_hidden_size, width), nn.GELU(), nn.Linear(width, width)
+            nn.Linear(config.audio_hidden_size + config.voice_heads, width),
+            nn.GELU(),
+            nn.Linear(width, width),
         )
         # The gate reads [CLS] itself; a pooler that a checkpoint stores is kept like other unused tensors.
         self.bert_model = BertModel(config.gate_config, add_pooling_layer=False)
@@ -107,8 +113,30 @@ class EmostreamModel(Qwen2Model):
         return self.vision_tower(pixel_values.flatten(0, -4)).unflatten(0, lead)
 
     def audio(self, input_features: Tensor) -> Tensor:
-        """(B, F, M) log-mel -> (B, A, E) pooled Whisper features."""
-        return pool_audio(self.audio_tower(input_features))
+        """(B, F, M) log-mel -> (B, A, E + K) pooled Whisper features, and what the voice heads make of the window."""
+        return self.audio_tokens(self.audio_tower(input_features), input_features)
+
+    def audio_tokens(
+        self, features_BSE: Tensor, mel_BFM: Tensor, speech_BS: Tensor | None = None
+    ) -> Tensor:
+        """(B, S, E) features of the audio tower -> (B, A, E + K), what the projector takes.
+
+        Args:
+            features_BSE: Standardised where the tower is.
+            mel_BFM: What the tower was given.
+            speech_BS: Which steps are speech, from 0 to 1; told by their level if None.
+        """
+        tokens_BAE = pool_audio(features_BSE)
+        if self.voice_heads is None:
+            return tokens_BAE
+        if speech_BS is None:
+            speech_BS = speech_steps(mel_BFM)
+        found = [
+            moments(x[None], weight[None].to(x.device))
+            for x, weight in zip(features_BSE.float(), speech_BS, strict=True)
+        ]
+        means, variances = (torch.stack(part) for part in zip(*found, strict=True))
+        return self.voice_heads.beside(tokens_BAE, means, variances)
 
     def splice(
         self,
@@ -159,7 +187,7 @@ class EmostreamModel(Qwen2Model):
             vision_features: (B, T, L, D), what frozen towers give and training caches.
             visual_embeds: (B, V, H), what the streaming encoder gives.
             input_features: (B, F, M) log-mel.
-            audio_features: (B, A, E) pooled Whisper features.
+            audio_features: (B, A, E + K), as `audio` gives them.
             audio_embeds: (B, A, H).
             gate_input_ids: (B, I) BERT tokens of the instruction.
             gate_attention_mask: (B, I) their mask.
@@ -257,9 +285,11 @@ class EmostreamForCausalLM(Qwen2ForCausalLM):
         self.post_init()
 
     def freeze_towers(self) -> None:
-        """Stop gradients of SigLIP, Whisper and BERT and keep them in eval mode. Call after loading."""
+        """Stop gradients of SigLIP, Whisper, BERT and the voice heads, kept in eval mode. Call after loading."""
         for tower in (self.model.vision_tower, self.model.audio_tower, self.model.bert_model):
             tower.requires_grad_(False)
+        if self.model.voice_heads is not None:
+            self.model.voice_heads.requires_grad_(False)
         self.model.train(self.model.training)
 
     def drop_encoders(self) -> None:

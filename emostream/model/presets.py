@@ -82,6 +82,8 @@ _SMALL: dict[str, Any] = {
     "frame_crop": "face",
     "crop_margin": 1.1,
     "mm_hidden_size": 256,
+    "audio_hidden_size": 208,
+    "voice_heads": 28,
     "vision_config": {
         "hidden_size": 256,
         "intermediate_size": 512,
@@ -92,7 +94,12 @@ _SMALL: dict[str, Any] = {
         "stem_widths": [32, 64, 128],
         "stem_blocks": [0, 1, 2, 1],
     },
-    "audio_config": {**_TINY["audio_config"], "encoder_layers": 4, "standardised": True},
+    "audio_config": {
+        **_TINY["audio_config"],
+        "encoder_layers": 4,
+        "standardised": True,
+        "mel_bands": 32,
+    },
 }
 
 _HALF_B: dict[str, Any] = {
@@ -162,7 +169,7 @@ def preset_config(name: str, **changes: Any) -> EmostreamConfig:
 
 
 def from_preset(
-    name: str, *, seed: int = 0, texts: Iterable[str] = ()
+    name: str, *, seed: int = 0, texts: Iterable[str] = (), **changes: Any
 ) -> tuple[EmostreamForCausalLM, EmostreamProcessor]:
     """A preset with random weights, and its processor.
 
@@ -173,6 +180,7 @@ def from_preset(
         name: `tiny`, `small`, `0.5b` or `7b`.
         seed: Of the weights; the global random state is left as it was.
         texts: Further text that the tokenizer should spell cheaply, such as a training corpus.
+        **changes: Keys of the configuration that differ from the preset's.
 
     Returns:
         The model in eval mode, float32 on the CPU, and its processor.
@@ -183,6 +191,7 @@ def from_preset(
     config = preset_config(
         name,
         **sizes,
+        **changes,
         bos_token_id=tokenizer.convert_tokens_to_ids("<|endoftext|>"),
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

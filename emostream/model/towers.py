@@ -16,6 +16,7 @@ from transformers import SiglipVisionConfig, SiglipVisionModel, WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from emostream.errors import InputError
+from emostream.model.configuration import audio_width
 
 AUDIO_POOL = 3
 
@@ -140,14 +141,17 @@ class AudioTower(nn.Module):
     Departs from transformers' `WhisperEncoder.forward` in one point: a shorter context takes the leading positions
     instead of being refused. Where config.json gives `standardised`, it departs in two more: the level of the window
     is taken out, so that no microphone's gain is heard, and what the encoder gives is standardised, over all people or
-    over one person's speech so far.
+    over one person's speech so far. With `mel_bands`, the level of so many bands of the log-mel, and how fast each
+    changes, stand beside what the encoder gives: what is told by a voice's colour and its loudness need not be learned
+    from the little speech of which the emotion is known.
     """
 
     def __init__(self, config: WhisperConfig):
         super().__init__()
         self.audio_tower = nn.ModuleDict({"encoder": WhisperEncoder(config)})
+        self._bands = int(getattr(config, "mel_bands", 0))
         if getattr(config, "standardised", False):
-            self.audio_tower["baseline"] = Standardiser(config.d_model)
+            self.audio_tower["baseline"] = Standardiser(audio_width(config))
 
     @property
     def standardised(self) -> bool:
@@ -189,7 +193,48 @@ class AudioTower(nn.Module):
         hidden_BSD = hidden_BDS.transpose(1, 2) + encoder.embed_positions.weight[: frames // 2]
         for layer in encoder.layers:
             hidden_BSD = layer(hidden_BSD, None)
-        return encoder.layer_norm(hidden_BSD)
+        hidden_BSD = encoder.layer_norm(hidden_BSD)
+        if not self._bands:
+            return hidden_BSD
+        width = mel_BFM.shape[1] // self._bands
+        level_BSK = F.avg_pool2d(mel_BFM[:, None], (width, 2))[:, 0].transpose(1, 2)
+        change_BSK = F.pad((level_BSK[:, 1:] - level_BSK[:, :-1]).abs(), (0, 0, 1, 0))
+        return torch.cat([hidden_BSD, level_BSK, change_BSK], -1)
+
+
+class VoiceHeads(nn.Linear):
+    """What a window's speech as a whole expresses: linear in mean and spread of its standardised features.
+
+    Statistics over time are what linear classifiers of voices go by (statistics pooling, Snyder et al. 2018; eGeMAPS,
+    Eyben et al. 2016), and what a language model cannot take of tokens by itself. The weights are fitted to optimality
+    before it is trained (`training.recipe.voice_heads`).
+
+    Args:
+        width: E, of the features.
+        heads: K, logits: of each corpus' own classifier and of one for all.
+    """
+
+    def __init__(self, width: int, heads: int):
+        super().__init__(2 * width, heads)
+
+    def beside(self, tokens_BAE: Tensor, mean_BE: Tensor, variance_BE: Tensor) -> Tensor:
+        """(B, A, E + K): every token with the logits of its window beside it; zeros where nobody speaks.
+
+        Args:
+            tokens_BAE: (B, A, E) pooled features.
+            mean_BE: (B, E) of the window's speech, standardised.
+            variance_BE: Likewise; zeros if it has none.
+        """
+        statistics = window_statistics(mean_BE.float(), variance_BE.float())
+        weight, bias = self.weight.to(statistics), self.bias.to(statistics)
+        logits_BK = F.linear(statistics, weight, bias) * (variance_BE > 0).any(-1, keepdim=True)
+        told_BAK = logits_BK[:, None].expand(-1, tokens_BAE.shape[1], -1)
+        return torch.cat([tokens_BAE, told_BAK.to(tokens_BAE.dtype)], -1)
+
+
+def window_statistics(mean_BE: Tensor, variance_BE: Tensor) -> Tensor:
+    """(B, 2 E): mean, and logarithm of the standard deviation."""
+    return torch.cat([mean_BE, 0.5 * (variance_BE + 1e-3).log()], -1)
 
 
 def pool_audio(features_BSD: Tensor) -> Tensor:

@@ -196,8 +196,8 @@ def _scores(
     inputs = inputs.to(model.device)
     if voices is not None and (mel_1FM := inputs.pop("input_features", None)) is not None:
         x_1SD = model.model.audio_tower.encode(mel_1FM)
-        x_1SD, [baseline_s] = voices.standardised([source], [voice], mel_1FM.cpu(), x_1SD)
-        inputs["audio_embeds"] = voices.tokens(x_1SD)
+        tokens, [baseline_s] = voices.tokens([source], [voice], mel_1FM.cpu(), x_1SD)
+        inputs["audio_embeds"] = tokens
     cache = DynamicCache(config=model.config)
     first = model(**inputs, use_cache=True, logits_to_keep=1, **{CACHE_ARGUMENT: cache}).logits
     candidates = [_candidate(processor, label, model.config.answer_style) for label in labels]

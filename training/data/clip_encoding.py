@@ -18,7 +18,7 @@ from emostream.media.info import BOTH, SHORT_S
 from emostream.model.configuration import EmostreamConfig
 from emostream.model.modeling import EmostreamForCausalLM
 from emostream.model.processor import EmostreamProcessor
-from emostream.model.towers import pool_audio
+from emostream.model.towers import VoiceHeads, pool_audio
 from emostream.people import voice_baseline
 from emostream.people.clips import STEP_S, ShownClip, shown_clip
 from emostream.people.voice_baseline import VoiceBaseline
@@ -227,16 +227,37 @@ def encode_clips(
     return out
 
 
-def standardised_by(audio_AE: Tensor, person: VoiceBaseline) -> Tensor:
+def standardised_by(
+    audio_AE: Tensor, voice_2E: Tensor, person: VoiceBaseline, heads: VoiceHeads | None = None
+) -> Tensor:
     """Features of sound that are standardised over everybody, standardised by what is known of a person instead.
 
     Args:
         audio_AE: (A, E), as `encode_clips` gives it.
-        person: His `voice`s in the same units.
+        voice_2E: Likewise.
+        person: His `voice`s in the same units; an empty baseline changes nothing.
+        heads: Of the model, if it has any.
+
+    Returns:
+        (A, E + K), what the audio projector takes.
     """
+    voice_2E = voice_standardised_by(voice_2E, person).to(audio_AE.device)
+    if person.heard_s:
+        mean, std = person.blended(torch.zeros(()), torch.ones(()))
+        mean, std = mean.to(audio_AE.device), std.to(audio_AE.device)
+        audio_AE = ((audio_AE.float() - mean) / std).to(audio_AE.dtype)
+    if heads is None:
+        return audio_AE
+    with torch.no_grad():
+        return heads.beside(audio_AE[None], *voice_2E[:, None])[0]
+
+
+def voice_standardised_by(voice_2E: Tensor, person: VoiceBaseline) -> Tensor:
+    """(2, E) mean and variance of a clip's speech, standardised by what is known of a person; zeros if it has none."""
+    if not person.heard_s or not (voice_2E[1] > 0).any():
+        return voice_2E
     mean, std = person.blended(torch.zeros(()), torch.ones(()))
-    mean, std = mean.to(audio_AE.device), std.to(audio_AE.device)
-    return ((audio_AE.float() - mean) / std).to(audio_AE.dtype)
+    return torch.stack([(voice_2E[0] - mean) / std, voice_2E[1] / std**2])
 
 
 def run_by_shape(

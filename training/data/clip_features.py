@@ -127,8 +127,13 @@ def computed_features(
         others = encode_clips(model, [other for _, _, other in batch])
         for (index, clip, other), mine, theirs in zip(batch, own, others, strict=True):
             for whose, found in ((clip.row, mine), (other.row, theirs)):
-                if "audio" in found:
-                    found["audio"] = standardised_by(found["audio"], heard.baseline(whose))
+                if "voice" in found:
+                    found["audio"] = standardised_by(
+                        found["audio"],
+                        found["voice"],
+                        heard.baseline(whose),
+                        model.model.voice_heads,
+                    )
             yield ClipFeatures(
                 index, mine.get("vision"), mine.get("audio"), theirs.get("audio"), clip.problem
             )

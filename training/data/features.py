@@ -11,6 +11,7 @@ Shards have random names and are never changed, so several processes may fill on
 other towers, of another number of frames or of a file that has changed since are not found and made anew.
 """
 
+import copy
 import functools
 import hashlib
 import itertools
@@ -31,6 +32,7 @@ from torch import Tensor
 from emostream.errors import ConfigError
 from emostream.model.modeling import EmostreamForCausalLM
 from emostream.model.processor import EmostreamProcessor
+from emostream.model.towers import VoiceHeads
 from emostream.sampling import SAMPLE_RATE_HZ
 from training.data.clip_encoding import (
     computed_ahead,
@@ -38,6 +40,7 @@ from training.data.clip_encoding import (
     encode_clips,
     report_cut,
     standardised_by,
+    voice_standardised_by,
 )
 from training.data.heard import HeardBefore, Voice, check_heard
 from training.data.manifest import Key, Row, clip_key
@@ -70,6 +73,7 @@ class FeatureStore:
         places: Key of a clip -> where its features lie.
         problems: Key of a clip that has none -> why.
         rows: Whose clips they are, which tell of their actors' voices.
+        heads: Of the model, if it has any.
     """
 
     def __init__(
@@ -77,9 +81,11 @@ class FeatureStore:
         places: dict[Key, _Place],
         problems: dict[Key, str] | None = None,
         rows: Iterable[Row] = (),
+        heads: VoiceHeads | None = None,
     ):
         self._places = places
         self._problems = problems or {}
+        self._heads = heads
         self._heard = HeardBefore(rows, self._voice)
         self._array = functools.lru_cache(maxsize=_OPEN_ARRAYS)(_open_array)
 
@@ -98,7 +104,7 @@ class FeatureStore:
         return [row for row in rows if row in self]
 
     def features(self, row: Row) -> dict[str, Tensor]:
-        """Features of a clip: `vision_features` (T, L, D), `audio_features` (A, E); one that it lacks is absent.
+        """Features of a clip: `vision_features` (T, L, D), `audio_features` (A, E + K); one that it lacks is absent.
 
         Sound is standardised by what was heard of the row's actor for `heard_s` before, where it says so.
 
@@ -116,9 +122,19 @@ class FeatureStore:
                 found[f"{name}_features"] = torch.from_numpy(
                     np.array(self._array(place.shard, name)[index])
                 )
-        if row.heard_s and (sound := found.get("audio_features")) is not None:
-            found["audio_features"] = standardised_by(sound, self._heard.baseline(row))
+        sound, voice = found.get("audio_features"), self._voice(row)
+        if sound is not None and voice is not None:
+            found["audio_features"] = standardised_by(
+                sound, voice.moments, self._heard.baseline(row), self._heads
+            )
         return found
+
+    def voice(self, row: Row) -> Tensor | None:
+        """(2, E) float32 mean and variance of a clip's speech, standardised likewise; None without sound."""
+        voice = self._voice(row)
+        if voice is None:
+            return None
+        return voice_standardised_by(voice.moments, self._heard.baseline(row))
 
     def heard_s(self, row: Row) -> float:
         """Seconds of speech of its actor's other clips that a row's sound is standardised by; 0 for none."""
@@ -198,7 +214,10 @@ def cache_features(
         on_progress(len(places) + len(shard) + len(problems), len(wanted))
     places |= shard.write()
     report_cut(sum(place.cut_s > 0 for place in places.values()), len(wanted), processor)
-    return FeatureStore(places, problems, rows)
+    heads = model.model.voice_heads
+    return FeatureStore(
+        places, problems, rows, None if heads is None else copy.deepcopy(heads).to("cpu")
+    )
 
 
 class _Shard:

@@ -54,6 +54,7 @@ from training.recipe.tiny import TOWER_SEED
 from training.recipe.tower_data import Arrays, is_held_out, read_shards, render
 from training.recipe.tower_files import read_tower, write_tower
 from training.recipe.voice_data import Voices, read_voices
+from training.recipe.voice_heads import fit_voice_heads, heads_of
 from training.sft.compose import corpus_texts
 
 logger = logging.getLogger(__name__)
@@ -94,6 +95,7 @@ TOWERS = ("vision", "audio")
 
 #: The head that tells action units; how well one must tell people apart for the reasons to speak of it.
 UNITS, TOLD_FROM = "units.safetensors", 0.8
+VOICE_HEADS = "voice_heads.safetensors"
 #: Manifest -> kind of corpus and where it lies below the corpora's folder.
 CORPORA = {
     "ferplus": ("ferplus", "faces"),
@@ -144,6 +146,7 @@ class Recipe(Stages):
             self.base(seed)
         with self.step("features", "everything decoded and encoded"):
             self.encode(seeds[0])
+            self.fit_voices(seeds)
         with self.step("cold start", "SFT on people and actors, for each seed"):
             self.tune("cold_start", "sft", "base", SFT, seeds)
         with self.step("tuning", "GRPO, for each seed"):
@@ -336,7 +339,8 @@ class Recipe(Stages):
         folder = self.model("base", seed)
         if (folder / "config.json").is_file():
             return
-        model, processor = from_preset("small", seed=seed, texts=corpus_texts())
+        heads = heads_of(self.rows("voices"))
+        model, processor = from_preset("small", seed=seed, texts=corpus_texts(), voice_heads=heads)
         for name in TOWERS:
             read_tower(model, name, self.out / "towers" / name)
         take_language(model, processor, *load_model("tiny"))
@@ -354,6 +358,21 @@ class Recipe(Stages):
             parts = [rows[start::processes] for start in range(processes)]
             list(pool.map(partial(encode, self.model("base", seed), self.features), parts))
         done.write_text(json.dumps({"clips": len(rows)}) + "\n", encoding="utf-8")
+
+    def fit_voices(self, seeds: Sequence[int]) -> None:
+        """Fit the voice heads to the speech that the language model is shown; all seeds have the same."""
+        done = self.out / "runs" / VOICE_HEADS
+        if not done.is_file():
+            of_people = {row.path for row in self.rows("voices")}
+            rows = [row for row in self.rows("cold_start") if row.path in of_people]
+            model, processor = load_model(self.model("base", seeds[0]))
+            store = cache_features(model, processor, rows, self.features)
+            fit_voice_heads(model.model.voice_heads, store, store.usable(rows))
+            save_file(model.model.voice_heads.state_dict(), done)
+        for seed in seeds:
+            model, processor = load_model(self.model("base", seed))
+            model.model.voice_heads.load_state_dict(load_file(done))
+            save_model(model, processor, self.model("base", seed))
 
     def tune(
         self, row: str, command: str, start: str, flags: Sequence[str], seeds: Sequence[int]

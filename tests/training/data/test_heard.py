@@ -12,7 +12,6 @@ from emostream import save_model
 from emostream.errors import ConfigError
 from emostream.media import load_clip
 from emostream.model.presets import from_preset
-from emostream.model.towers import pool_audio
 from emostream.people.voice_baseline import PRIOR_S, STEP_S, moments, speech_steps
 from tests.training.clips import write_clip
 from training.cli import main
@@ -52,9 +51,12 @@ def rows(tmp_path_factory):
 @torch.inference_mode()
 def encoded(small, row):
     """What the tower gives before it is standardised, and which steps are speech."""
-    model, processor = small
-    mel = processor.mel(load_clip(row.path, 1, need={"audio"}).audio)[None]
-    return model.model.audio_tower.encode(mel)[0], speech_steps(mel)[0]
+    mel = load_mel(small, row)
+    return small[0].model.audio_tower.encode(mel)[0], speech_steps(mel)[0]
+
+
+def load_mel(small, row):
+    return small[1].mel(load_clip(row.path, 1, need={"audio"}).audio)[None]
 
 
 @torch.inference_mode()
@@ -70,7 +72,8 @@ def expected(small, row, others):
     mean, variance = moments(x, weight)
     mean = torch.lerp(tower.mean, mean, share)
     std = torch.lerp(tower.std**2, variance, share).sqrt()
-    return pool_audio(((x_SD - mean) / std)[None])[0], seconds
+    standardised, mel = ((x_SD - mean) / std)[None], load_mel(small, row)
+    return small[0].model.audio_tokens(standardised, mel)[0], seconds
 
 
 def test_a_clip_is_standardised_by_its_actors_other_clips(small, rows, tmp_path):

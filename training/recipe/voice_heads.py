@@ -1,0 +1,79 @@
+"""Voice heads fitted to the speech of people whose emotion is known: see `emostream.model.towers.VoiceHeads`.
+
+One classifier for each corpus among its own labels, and one for all: corpora differ in language and in what an actor
+makes of an emotion, and the language model learns which to believe. By gradient descent beside the tower they stay far
+from what the same features allow (docs/LOG.md); multinomial logistic regression is fitted to the optimum in a minute.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from emostream.errors import EmostreamError
+from emostream.labels import DEFAULT_LABELS
+from emostream.model.towers import VoiceHeads, window_statistics
+from training.data.features import FeatureStore
+from training.data.manifest import Row
+from training.recipe.people_rows import HEARD_S
+from training.recipe.voice_data import corpus_of
+
+#: Inverse strength of the L2 penalty, of statistics in standard deviations.
+C: Final = 0.003
+
+
+def heads_of(rows: Sequence[Row]) -> int:
+    """K, how many logits there are for the corpora of some rows."""
+    return len(DEFAULT_LABELS) * (len({corpus_of(row) for row in rows}) + 1)
+
+
+def fit_voice_heads(heads: VoiceHeads, store: FeatureStore, rows: Sequence[Row]) -> None:
+    """Fit a model's voice heads in place.
+
+    Args:
+        heads: With `heads_of` outputs.
+        store: Features of the rows, by the model's audio tower.
+        rows: Speech with its emotion; each is heard cold and after each of `HEARD_S`.
+
+    Raises:
+        EmostreamError: Nobody speaks in any of them.
+    """
+    wanted = [replace(row, heard_s=seconds) for row in rows for seconds in HEARD_S]
+    found = [store.voice(row) for row in wanted]
+    statistics, labels, corpora = [], [], []
+    for row, voice in zip(wanted, found, strict=True):
+        if voice is not None and (voice[1] > 0).any():
+            statistics.append(window_statistics(*voice[:, None])[0].numpy())
+            labels.append(DEFAULT_LABELS.index(str(row.label)))
+            corpora.append(corpus_of(row))
+    if not statistics:
+        raise EmostreamError(
+            f"voice heads: no speech in {len(rows)} clips; wanted some of every emotion. Check the corpora."
+        )
+    x_NS, y_N, of_N = np.stack(statistics), np.array(labels), np.array(corpora)
+    middle, scale = x_NS.mean(0), x_NS.std(0) + 1e-6
+    x_NS = (x_NS - middle) / scale
+    parts = [_fit(x_NS[of_N == corpus], y_N[of_N == corpus]) for corpus in sorted(set(corpora))]
+    parts.append(_fit(x_NS, y_N))
+    weight_KS, bias_K = (torch.cat(part) for part in zip(*parts, strict=True))
+    weight_KS = weight_KS / torch.from_numpy(scale)
+    with torch.no_grad():
+        heads.weight.copy_(weight_KS)
+        heads.bias.copy_(bias_K - weight_KS @ torch.from_numpy(middle))
+
+
+def _fit(x_NS: np.ndarray, y_N: np.ndarray) -> tuple[Tensor, Tensor]:
+    """(7, S) weights and (7,) biases; zeros for labels that are not there."""
+    fitted = LogisticRegression(C=C, max_iter=1000, class_weight="balanced").fit(x_NS, y_N)
+    weight_KS = torch.zeros(len(DEFAULT_LABELS), x_NS.shape[1])
+    bias_K = torch.zeros(len(DEFAULT_LABELS))
+    if len(fitted.classes_) == 2:  # one row tells the second from the first
+        fitted.coef_ = np.concatenate([-fitted.coef_, fitted.coef_]) / 2
+        fitted.intercept_ = np.concatenate([-fitted.intercept_, fitted.intercept_]) / 2
+    weight_KS[fitted.classes_] = torch.from_numpy(fitted.coef_.astype(np.float32))
+    bias_K[fitted.classes_] = torch.from_numpy(fitted.intercept_.astype(np.float32))
+    return weight_KS, bias_K
