@@ -2,9 +2,11 @@
 
     python benchmarks/live.py --minutes 10
     python benchmarks/live.py --minutes 2 --sources 8 --labels-only
+    python benchmarks/live.py --minutes 2 --model small --clip stream/assets/demo.mp4
 
 Runs `emostream run` as users do, on a generated clip (picture and sound, looped), and subscribes to it. A hop is kept
-if a label came for its window; what is missing between the first and the last window is dropped.
+if a label came for its window; what is missing between the first and the last window is dropped. A model that is shown
+a face needs `--clip` with one.
 """
 
 import argparse
@@ -152,11 +154,12 @@ def measure(options: argparse.Namespace, clip: Path) -> dict[str, Any]:
         "-m",
         "stream.commands.cli",
         "run",
-        "--people=0",  # most of its pictures are patterns
         "--bind",
         "tcp://127.0.0.1:*",
     ]
     command += ["--loop", "--model", options.model]
+    if options.clip is None:
+        command += ["--people=0"]  # its pictures are patterns
     if options.labels_only:
         command += ["--reason-every-s", "0"]
     for index in range(options.sources):
@@ -186,6 +189,7 @@ def main() -> None:
     parser.add_argument("--sources", type=int, default=1)
     parser.add_argument("--labels-only", action="store_true")
     parser.add_argument("--model", default="tiny")
+    parser.add_argument("--clip", type=Path, help="in place of a generated one without people")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -194,7 +198,7 @@ def main() -> None:
             Video(duration_s=20, fps=25, size=(320, 240)),
             Audio(duration_s=20, sound=noise()),
         )
-        result = measure(options, clip)
+        result = measure(options, options.clip or clip)
     table = Table("stage", "p50 ms", "p95 ms", "p99 ms", "max ms", title="capture to publish")
     for stage, row in result["latency_ms"].items():
         table.add_row(stage, *(f"{value:.1f}" for value in row.values()))
@@ -204,7 +208,16 @@ def main() -> None:
     name = f"live_{Path(options.model).name}_{options.sources}_sources" + (
         "_labels" if options.labels_only else ""
     )
-    write_result(name, {"minutes": options.minutes, "model": options.model, **result}, options.out)
+    write_result(
+        name,
+        {
+            "minutes": options.minutes,
+            "model": options.model,
+            "clip": None if options.clip is None else options.clip.name,
+            **result,
+        },
+        options.out,
+    )
 
 
 if __name__ == "__main__":
