@@ -98,8 +98,17 @@ def measure(run: Path, model: str) -> dict[str, Any]:
         },
         "voices": {heard: by_corpus(pairs) for heard, pairs in voices.items()},
         "by_sex": sexes,
+        **talkers(run, model),
         "actors": actors,
     }
+
+
+def talkers(run: Path, model: str) -> dict[str, Any]:
+    """How many neutral talkers are called neutral, if the run has any."""
+    if not (run / "eval" / model / "talkers").is_dir():
+        return {}
+    found = [p.first == "neutral" for _, p in scored(run, model, "talkers")]
+    return {"talkers": {"clips": len(found), "neutral": sum(found)}}
 
 
 def _percent(value: float | None) -> float | None:

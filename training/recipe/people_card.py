@@ -15,7 +15,8 @@ tags: [emotion-recognition, audio-visual, faces, voices, research]
 
 An audio-visual emotion model in the layout of HumanOmni and R1-Omni that has seen and heard people: {parameters:.1f}
 million parameters, {megabytes:.1f} MB. It is shown the face of the person in front, 64 pixels a side, and hears a voice
-as it differs from everybody's or, once it has heard the person for a while, from that person's own (`standardised`).
+as it differs from everybody's or, once it has heard the person for a while, from that person's own (`standardised`);
+beside that, what the speech of a window is like as a whole (`voice_heads`).
 
 **For research alone: [CC BY-NC-SA 4.0](https://creativecommons.org/licenses/by-nc-sa/4.0/).** The code of this
 repository is Apache-2.0; these weights are not, because of what they were trained on:
@@ -68,7 +69,7 @@ Rendered actors, beside the tiny model, which has seen nobody else:
 
 How sure it is and how often it is right differ by {ece:.1f} points on test faces (expected calibration error;
 temperature {temperature:g}, fitted on validation people and actors). Of neutral faces {neutral:.0f} % are called
-neutral.
+neutral{talkers}.
 
 Commit `{commit}`, {date}.
 """
@@ -112,13 +113,18 @@ def people_card(result: Mapping[str, Any]) -> str:
         parameters=result["model"]["parameters"] / 1e6,
         megabytes=result["model"]["bytes"] / 1e6,
         ships=result["ships"],
-        tuning="GRPO followed SFT." if tuned else "That is SFT; GRPO on people has not been run.",
+        tuning="GRPO followed SFT." if tuned else "That is SFT, without GRPO.",
         people=people,
         sexes=sexes,
         actors=actors,
         ece=result["faces"]["ece"],
         temperature=result["model"]["temperature"],
         neutral=result["faces"]["neutral_recall"],
+        talkers=", of {clips} neutral talkers, seen and heard, {neutral}".format(
+            **result["talkers"]
+        )
+        if "talkers" in result
+        else "",
         commit=origin["commit"][:10],
         date=origin["date"][:10],
     )

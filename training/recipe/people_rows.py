@@ -8,9 +8,11 @@ around it tells its label. What a voice does is measured by Praat against the sp
 him; of dimensions that say nothing in a corpus, nothing is said.
 """
 
+import csv
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -49,6 +51,21 @@ def drawn_faces(rows: Sequence[Row], count: int, rng: np.random.Generator) -> li
     weight = 1 / np.sqrt(np.bincount(of, minlength=len(DEFAULT_LABELS))[of])
     chosen = rng.choice(len(known), min(count, len(known)), replace=False, p=weight / weight.sum())
     return [known[place] for place in chosen]
+
+
+def neutral_talkers(table: Path) -> list[Row]:
+    """People who say a sentence as it is, seen and heard (GRID), of a table with path, source and label.
+
+    Whatever a model calls them but neutral is a false alarm.
+    """
+    if not table.is_file():
+        return []
+    with table.open(encoding="utf-8", newline="") as file:
+        return [
+            Row(path=table.parent / line["path"], label="neutral", split="test")
+            for line in csv.DictReader(file)
+            if line["source"] == "grid" and line["label"] == "neutral"
+        ]
 
 
 def face_cues(probe: FaceProbe, faces: Faces, told: Collection[str]) -> list[Cues | None]:

@@ -47,7 +47,14 @@ from training.evaluation.calibration import fit_temperature
 from training.evaluation.predict import EvalSettings, predict
 from training.recipe.actor_faces import cut_actor_faces
 from training.recipe.people_faces import FaceProbe, judge, read_faces, train_faces, transferred
-from training.recipe.people_rows import HEARD_S, drawn_faces, face_cues, stretches, voice_cues
+from training.recipe.people_rows import (
+    HEARD_S,
+    drawn_faces,
+    face_cues,
+    neutral_talkers,
+    stretches,
+    voice_cues,
+)
 from training.recipe.people_voices import begin_voices, judge_voices, train_voices
 from training.recipe.stages import CPU, MALLOC, Stages, encode, train_command
 from training.recipe.tiny import TOWER_SEED
@@ -87,6 +94,7 @@ TESTS = {
     "ood": (),
     "test_faces": ("--conditions", "video"),
     "test_voices": ("--conditions", "audio"),
+    "talkers": ("--no-reasoning", "--conditions", "both"),
     "test_voices@60": ("--conditions", "audio", "--heard-s", "60"),
 }
 #: Ours -> what corpora call it.
@@ -405,11 +413,16 @@ class Recipe(Stages):
 
     def evaluate(self, seeds: Sequence[int]) -> None:
         """Cold start and the tuned model on all test sets; the tiny model on the same actors."""
+        talkers = neutral_talkers(self.corpora / "av.csv")
+        if talkers:
+            write_manifest(self.manifest("talkers"), talkers)
         commands: dict[str, tuple[object, ...]] = {}
         models = {
             f"{row}-seed{s}": self.model(row, s) for row in ("cold_start", "grpo") for s in seeds
         }
         for (name, model), (test, flags) in itertools.product(models.items(), TESTS.items()):
+            if test == "talkers" and not talkers:
+                continue
             commands |= self._evaluation(name, model, test, flags)
         for split in ("test", "ood"):
             commands |= self._evaluation("tiny", Path("tiny"), split, TESTS[split])

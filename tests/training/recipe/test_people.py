@@ -25,6 +25,7 @@ from training.data.manifest import Row, read_manifest
 from training.recipe import small
 from training.recipe.loop import renew_norms, run_steps
 from training.recipe.people_faces import augment_faces, soft_target
+from training.recipe.people_rows import neutral_talkers
 from training.recipe.people_voices import augment_talk, begin_voices, heard
 from training.recipe.tower_files import read_tower, write_tower
 from training.recipe.voice_data import (
@@ -333,6 +334,15 @@ def test_the_recipe_does_everything_once(corpora, tmp_path, few):
     told = heads.weight.reshape(2, len(DEFAULT_LABELS), -1).abs().sum(-1) > 0
     known = [label in ("happy", "sad") for label in DEFAULT_LABELS]
     assert told.tolist() == [known, known]
+
+
+def test_neutral_talkers_are_those_of_grid(tmp_path):
+    assert neutral_talkers(tmp_path / "av.csv") == []
+    (tmp_path / "av.csv").write_text(
+        "path,source,label\na.mp4,grid,neutral\nb.mp4,talkers,neutral\nc.mp4,grid,\n"
+    )
+    [row] = neutral_talkers(tmp_path / "av.csv")
+    assert (row.path, row.label, row.split) == (tmp_path / "a.mp4", "neutral", "test")
 
 
 def test_norms_that_come_back_change_nothing():
