@@ -4,7 +4,7 @@ python -m training.recipe.small --corpora DIR --out runs/small
 python benchmarks/small_towers.py runs/small
 
 Measures how long each takes on one thread, and writes benchmarks/results/small_towers.json and, beside it, both towers
-with their card: what further training starts from.
+with their card: what `--kept benchmarks/results/small_towers` of the recipe starts from.
 """
 
 import argparse
@@ -21,11 +21,10 @@ from provenance import write_result
 from emostream.model.presets import from_preset
 from training.data.manifest import read_manifest
 from training.recipe.people_faces import soft_target
-from training.recipe.small import TOWERS
+from training.recipe.small import KEPT, TOWERS, UNITS, VISION_SCORES
 from training.recipe.tower_files import read_tower
 
 FOLDER = Path(__file__).parent / "results" / "small_towers"
-KEPT = {"vision": "small-siglip", "audio": "small-whisper"}
 RUNS = 60
 
 CARD = """\
@@ -123,6 +122,8 @@ def main() -> None:
     result = json.loads(path.read_text(encoding="utf-8"))
     for name, folder in KEPT.items():
         shutil.copytree(options.run / "towers" / name, FOLDER / folder, dirs_exist_ok=True)
+    for kept in (UNITS, VISION_SCORES):
+        shutil.copy(options.run / "runs" / kept, FOLDER / kept)
     (FOLDER / "README.md").write_text(_card(result), encoding="utf-8")
 
 

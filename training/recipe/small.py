@@ -19,6 +19,7 @@ import json
 import logging
 import multiprocessing
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -103,6 +104,9 @@ TOWERS = ("vision", "audio")
 
 #: The head that tells action units; how well one must tell people apart for the reasons to speak of it.
 UNITS, TOLD_FROM = "units.safetensors", 0.8
+VISION_SCORES = "vision.scores.json"
+#: Tower -> what its folder is called where it is kept.
+KEPT = {"vision": "small-siglip", "audio": "small-whisper"}
 VOICE_HEADS = "voice_heads.safetensors"
 #: Manifest -> kind of corpus and where it lies below the corpora's folder.
 CORPORA = {
@@ -164,6 +168,26 @@ class Recipe(Stages):
                 self.calibrate(row, seed)
             self.evaluate(seeds)
 
+    def keep(self, folder: Path) -> None:
+        """Start from towers that were trained before.
+
+        Args:
+            folder: With both of `KEPT`, and what was learned of actors beside them.
+
+        Raises:
+            ConfigError: Something of it is missing.
+        """
+        wanted = [*KEPT.values(), UNITS, VISION_SCORES]
+        if missing := [name for name in wanted if not (folder / name).exists()]:
+            raise ConfigError(
+                f"small: --kept {folder} has no {missing[0]}; wanted what benchmarks/small_towers.py keeps of a run"
+            )
+        for name, kept in KEPT.items():
+            shutil.copytree(folder / kept, self.out / "towers" / name, dirs_exist_ok=True)
+        (self.out / "runs").mkdir(exist_ok=True)
+        for name in (UNITS, VISION_SCORES):
+            shutil.copy(folder / name, self.out / "runs" / name)
+
     def index(self) -> None:
         """Manifests of all corpora; duplicates are dropped."""
         for name, (kind, place) in CORPORA.items():
@@ -174,6 +198,8 @@ class Recipe(Stages):
 
     def vision(self) -> None:
         """The vision tower: on people's faces, then on those of people and actors."""
+        if (self.out / "towers" / "vision" / "model.safetensors").is_file():
+            return
         for name, actors in (("faces", False), ("vision", True)):
             steps, batch, rate = FACES_AND_ACTORS if actors else FACES
             with self._stage(name) as folder:
@@ -334,7 +360,7 @@ class Recipe(Stages):
         read_tower(model, "vision", self.out / "towers" / "vision")
         probe = FaceProbe(model.model).eval()
         probe.units.load_state_dict(load_file(self.out / "runs" / UNITS))
-        scores = json.loads((self.out / "runs" / "vision.scores.json").read_text(encoding="utf-8"))
+        scores = json.loads((self.out / "runs" / VISION_SCORES).read_text(encoding="utf-8"))
         told = [unit for unit, area in scores["transferred"].items() if area >= TOLD_FROM]
         logger.info("told of people's faces: %s", ", ".join(told))
         faces = read_faces(rows, model.config.vision_config.image_size)
@@ -498,13 +524,17 @@ def main() -> None:
     parser.add_argument("--corpora", type=Path, required=True, metavar="DIR")
     parser.add_argument("--out", type=Path, default=Path("runs/small"))
     parser.add_argument("--towers", nargs="+", choices=TOWERS, default=TOWERS, metavar="NAME")
+    parser.add_argument("--kept", type=Path, metavar="DIR", help="start from towers that are kept")
     parser.add_argument("--part", type=float, default=1.0, help="of the steps, for a trial")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0], metavar="N")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     os.environ.update(MALLOC)  # for the processes of all stages
     try:
-        Recipe(options.corpora, options.out, options.part).run(options.towers, options.seeds)
+        recipe = Recipe(options.corpora, options.out, options.part)
+        if options.kept:
+            recipe.keep(options.kept)
+        recipe.run(options.towers, options.seeds)
     except EmostreamError as error:
         sys.exit(str(error))
 

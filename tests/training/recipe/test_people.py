@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from emostream import load_model
-from emostream.errors import CheckpointError
+from emostream.errors import CheckpointError, ConfigError
 from emostream.labels import DEFAULT_LABELS
 from emostream.media import read_audio
 from emostream.model.presets import from_preset
@@ -334,6 +334,21 @@ def test_the_recipe_does_everything_once(corpora, tmp_path, few):
     told = heads.weight.reshape(2, len(DEFAULT_LABELS), -1).abs().sum(-1) > 0
     known = [label in ("happy", "sad") for label in DEFAULT_LABELS]
     assert told.tolist() == [known, known]
+
+
+def test_towers_that_are_kept_are_not_trained(corpora, tmp_path, few):
+    home = Path(small.__file__).parents[2] / "benchmarks" / "results" / "small_towers"
+    recipe = small.Recipe(corpora, tmp_path / "out")
+    recipe.keep(home)
+    recipe.run(small.TOWERS, ())
+    model, _ = from_preset("small")
+    for name, kept in small.KEPT.items():
+        ours = recipe.out / "towers" / name / "model.safetensors"
+        assert ours.read_bytes() == (home / kept / "model.safetensors").read_bytes()
+        read_tower(model, name, ours.parent)
+    assert not (recipe.out / "towers" / "faces").exists()
+    with pytest.raises(ConfigError, match="has no small-siglip"):
+        recipe.keep(tmp_path)
 
 
 def test_neutral_talkers_are_those_of_grid(tmp_path):
