@@ -39,8 +39,9 @@ class Voices:
     def __init__(
         self, model: EmostreamForCausalLM, *, follow: bool = True, file: str | Path | None = None
     ) -> None:
-        self._backbone: Any = model.model
-        self._standardiser: Standardiser = self._backbone.audio_tower.audio_tower["baseline"]
+        backbone: Any = model.model
+        self._backbone = backbone
+        self._standardiser: Standardiser = backbone.audio_tower.audio_tower["baseline"]
         self._follow, self._file = follow, file
         self.keeps: str | None = None
         self._kept: VoiceBaseline | None = None

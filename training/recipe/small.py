@@ -401,11 +401,15 @@ class Recipe(Stages):
             rows = [row for row in self.rows("cold_start") if row.path in of_people]
             model, processor = load_model(self.model("base", seeds[0]))
             store = cache_features(model, processor, rows, self.features)
-            fit_voice_heads(model.model.voice_heads, store, store.usable(rows))
-            save_file(model.model.voice_heads.state_dict(), done)
+            heads = model.model.voice_heads
+            assert heads is not None
+            fit_voice_heads(heads, store, store.usable(rows))
+            save_file(heads.state_dict(), done)
         for seed in seeds:
             model, processor = load_model(self.model("base", seed))
-            model.model.voice_heads.load_state_dict(load_file(done))
+            heads = model.model.voice_heads
+            assert heads is not None
+            heads.load_state_dict(load_file(done))
             save_model(model, processor, self.model("base", seed))
 
     def tune(
