@@ -27,7 +27,7 @@ def load_model(
     """Load a checkpoint in the published HumanOmni / R1-Omni layout.
 
     Args:
-        path_or_id: A folder, a hub id, or `tiny` for the model that ships in the package.
+        path_or_id: A folder, a hub id, or `small` or `tiny`, which ship in the package.
         device: Where the model goes.
         dtype: float32, bfloat16 or float16, of every parameter.
         towers: Folders that override where `vision`, `audio` and `gate` parts are looked for.

@@ -16,7 +16,7 @@ tags: [emotion-recognition, audio-visual, synthetic-data, grpo]
 
 A small audio-visual emotion model in the layout of HumanOmni and R1-Omni: SigLIP frames and Whisper sound, an
 instruction-gated connector, and a Qwen2 language model that writes `<think>…</think>\\n<answer>…</answer>`.
-{size}It runs in real time on two CPU cores and is the default of `emostream run` and `emostream demo`.
+{size}It runs in real time on two CPU cores, as `emostream run --model tiny`.
 
 ## What it is for
 
@@ -26,8 +26,8 @@ cores. Every part of it was trained by this repository, from random weights.
 ## What it is not
 
 **It was trained on rendered actors only.** It has never seen a human face or heard a human voice, and how well it reads
-real people has not been measured: expect little. For real recordings use a published checkpoint,
-`emostream run --model HUB_ID`, or train on your own clips.
+real people has not been measured: expect little. For real recordings use `small`, the default, for research,
+a published checkpoint, `emostream run --model HUB_ID`, or train on your own clips.
 
 A label is a guess about an expression, not a fact about what a person feels. Do not use it to decide anything about
 anyone. The European Union's AI Act (Regulation 2024/1689), Article 5(1)(f), prohibits systems that infer emotions of

@@ -19,7 +19,7 @@ as it differs from everybody's or, once it has heard the person for a while, fro
 beside that, what the speech of a window is like as a whole (`voice_heads`).
 
 **For research alone: [CC BY-NC-SA 4.0](https://creativecommons.org/licenses/by-nc-sa/4.0/).** The code of this
-repository is Apache-2.0; these weights are not, because of what they were trained on:
+repository is Apache-2.0, and so is `--model tiny`; these weights are not, because of what they were trained on:
 
 | set | what | licence |
 |---|---|---|
@@ -53,7 +53,8 @@ from emostream import load_model
 model, processor = load_model("small")
 ```
 
-Labels: happy, surprise, neutral, angry, disgust, sad, fear. Windows of 4 s, 8 frames.
+Labels: happy, surprise, neutral, angry, disgust, sad, fear. Windows of 4 s, 8 frames. It is the default of `emostream run`,
+`demo`, `infer` and `annotate`, and of `emostream.listen` and `recognize`.
 
 ## How well it does
 
