@@ -53,8 +53,8 @@ from emostream import load_model
 model, processor = load_model("small")
 ```
 
-Labels: happy, surprise, neutral, angry, disgust, sad, fear. Windows of 4 s, 8 frames. It is the default of `emostream run`,
-`demo`, `infer` and `annotate`, and of `emostream.listen` and `recognize`.
+Labels: happy, surprise, neutral, angry, disgust, sad, fear. Windows of 4 s, 8 frames. It is the default of
+`emostream run`, `demo`, `infer` and `annotate`, and of `emostream.listen` and `recognize`.
 
 ## How well it does
 
