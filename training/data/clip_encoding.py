@@ -256,7 +256,7 @@ def voice_standardised_by(voice_2E: Tensor, person: VoiceBaseline) -> Tensor:
     """(2, E) mean and variance of a clip's speech, standardised by what is known of a person; zeros if it has none."""
     if not person.heard_s or not (voice_2E[1] > 0).any():
         return voice_2E
-    mean, std = person.blended(torch.zeros(()), torch.ones(()))
+    mean, std = (known.to(voice_2E) for known in person.blended(torch.zeros(()), torch.ones(())))
     return torch.stack([(voice_2E[0] - mean) / std, voice_2E[1] / std**2])
 
 
