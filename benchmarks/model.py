@@ -27,7 +27,7 @@ from emostream.inference.encoders import Encoders, TorchEncoders
 from emostream.inference.recognizer import Recognizer
 from emostream.inference.streaming import MediaWindow
 from emostream.model.connector import FrameFeatures
-from emostream.model.presets import PRESETS, from_preset
+from emostream.model.presets import OWN_SIZES, PRESETS, from_preset
 from emostream.sampling import SAMPLE_RATE_HZ
 from export.manifest import Manifest
 from export.runtime import load_encoders
@@ -207,7 +207,7 @@ def measure(
                 for i in range(count)
             ])  # fmt: skip
 
-        if Path(preset).name == "tiny" or device.type == "cuda":
+        if Path(preset).name in OWN_SIZES or device.type == "cuda":
             sources[count] = statistics.median(timed(many_hop, device))
     return {
         "preset": preset,
@@ -272,7 +272,7 @@ def main() -> None:
         presets = [Manifest.peek(options.engines).checkpoint]
     for preset in presets:
         # The published 30 s context, and the shorter one that a 4 s window needs.
-        for context_s in (None,) if Path(preset).name == "tiny" else (None, 5.0):
+        for context_s in (None,) if Path(preset).name in OWN_SIZES else (None, 5.0):
             results.append(measure(preset, device, dtype, ceiling, context_s, options.engines))
             show(results[-1], console)
     name = f"model_{device.type}_{options.dtype}"
