@@ -26,7 +26,7 @@ def link(publisher: Publisher) -> Iterator[str]:
         yield link
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it is there, Playwright's event loop runs in this thread
 def start_browser() -> Iterator[Callable[..., Browser]]:
     """Starts Debian's chromium, with further arguments."""
     CHROMIUM.skip_if_missing()
@@ -45,7 +45,7 @@ def start_browser() -> Iterator[Callable[..., Browser]]:
         )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(start_browser: Callable[..., Browser]) -> Iterator[Browser]:
     browser = start_browser()
     yield browser
