@@ -95,9 +95,9 @@ def _rename_siglip(key: str) -> str | None:
 
 
 def _rename_whisper(key: str) -> str | None:
-    """Encoder tensors of any Whisper class, the classification head that published checkpoints carry, a baseline."""
+    """Encoder tensors of any Whisper class, the classification head that published checkpoints carry, ours."""
     key = key.removeprefix("model.")
-    if key.startswith(("encoder.", "projector.", "classifier.", "baseline.")):
+    if key.startswith(("encoder.", "projector.", "classifier.", "baseline.", "prosody.")):
         return "model.audio_tower.audio_tower." + key
     return None
 

@@ -22,6 +22,7 @@ from emostream.checkpoint.parts import (
 )
 from emostream.checkpoint.resolve import FoundPart, find_parts
 from emostream.errors import ConfigError
+from emostream.model.prosody import BANDS, PROSODY_WIDTH
 
 AnswerStyle = Literal["reasoned", "bare"]
 
@@ -66,8 +67,8 @@ PUBLISHED_KEYS = (
 
 
 def audio_width(config: WhisperConfig) -> int:
-    """D, what an audio tower gives of a step: Whisper's width, with `mel_bands` twice as many numbers more."""
-    return int(config.d_model) + 2 * int(getattr(config, "mel_bands", 0))
+    """D, what an audio tower gives of a step: Whisper's width, with `prosody` its numbers more."""
+    return int(config.d_model) + (PROSODY_WIDTH if getattr(config, "prosody", False) else 0)
 
 
 class EmostreamConfig(Qwen2Config):
@@ -90,7 +91,7 @@ class EmostreamConfig(Qwen2Config):
         vision_config, audio_config, gate_config: Configurations of SigLIP, Whisper and BERT. Where SigLIP's has
             `stem_widths` (not a published key), its patch embedding is a `towers.ConvStem` of these widths, with
             `stem_blocks` residual blocks behind each of its convolutions. Where Whisper's has `standardised` or
-            `mel_bands`, see `towers.AudioTower`.
+            `prosody`, see `towers.AudioTower`.
         published: The config.json as it was read, so that saving writes back keys that this class does not know.
     """
 
@@ -150,16 +151,16 @@ class EmostreamConfig(Qwen2Config):
                 f"label_temperature is {self.label_temperature}, wanted 0.05 to 20",
                 "Correct the value.",
             )
-        bands, mel = getattr(self.audio_config, "mel_bands", 0), self.audio_config.num_mel_bins
-        if (bands or self.voice_heads) and not self.standardises_voices:
+        prosody, mel = getattr(self.audio_config, "prosody", False), self.audio_config.num_mel_bins
+        if (prosody or self.voice_heads) and not self.standardises_voices:
             self._refuse(
-                f"mel_bands or voice_heads is given, but the tower {self.mm_audio_tower} is not standardised",
+                f"prosody or voice_heads is given, but the tower {self.mm_audio_tower} is not standardised",
                 "Leave them out, or set standardised in the tower's config.json.",
             )
-        if bands and (bands < 0 or mel % bands):
+        if prosody and mel % BANDS:
             self._refuse(
-                f"mel_bands of {self.mm_audio_tower} is {bands}, wanted a number that divides its {mel} mel bins",
-                "Correct the value.",
+                f"prosody is given, but {self.mm_audio_tower} has {mel} mel bins, wanted a multiple of {BANDS}",
+                "Leave it out.",
             )
         for key, width, owner in (
             ("mm_hidden_size", self.vision_config.hidden_size, self.mm_vision_tower),

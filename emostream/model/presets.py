@@ -82,7 +82,7 @@ _SMALL: dict[str, Any] = {
     "frame_crop": "face",
     "crop_margin": 1.1,
     "mm_hidden_size": 256,
-    "audio_hidden_size": 208,
+    "audio_hidden_size": 169,
     "voice_heads": 28,
     "vision_config": {
         "hidden_size": 256,
@@ -98,7 +98,7 @@ _SMALL: dict[str, Any] = {
         **_TINY["audio_config"],
         "encoder_layers": 4,
         "standardised": True,
-        "mel_bands": 32,
+        "prosody": True,
     },
 }
 

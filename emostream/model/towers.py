@@ -17,6 +17,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from emostream.errors import InputError
 from emostream.model.configuration import audio_width
+from emostream.model.prosody import Prosody
 
 AUDIO_POOL = 3
 
@@ -141,17 +142,18 @@ class AudioTower(nn.Module):
     Departs from transformers' `WhisperEncoder.forward` in one point: a shorter context takes the leading positions
     instead of being refused. Where config.json gives `standardised`, it departs in two more: the level of the window
     is taken out, so that no microphone's gain is heard, and what the encoder gives is standardised, over all people or
-    over one person's speech so far. With `mel_bands`, the level of so many bands of the log-mel, and how fast each
-    changes, stand beside what the encoder gives: what is told by a voice's colour and its loudness need not be learned
-    from the little speech of which the emotion is known.
+    over one person's speech so far. With `prosody`, what `Prosody` gives of each step stands beside what the encoder
+    gives: what pitch, loudness and colour of a voice tell need not be learned from the little speech of which the
+    emotion is known.
     """
 
     def __init__(self, config: WhisperConfig):
         super().__init__()
         self.audio_tower = nn.ModuleDict({"encoder": WhisperEncoder(config)})
-        self._bands = int(getattr(config, "mel_bands", 0))
         if getattr(config, "standardised", False):
             self.audio_tower["baseline"] = Standardiser(audio_width(config))
+        if getattr(config, "prosody", False):
+            self.audio_tower["prosody"] = Prosody(int(config.d_model))
 
     @property
     def standardised(self) -> bool:
@@ -194,12 +196,9 @@ class AudioTower(nn.Module):
         for layer in encoder.layers:
             hidden_BSD = layer(hidden_BSD, None)
         hidden_BSD = encoder.layer_norm(hidden_BSD)
-        if not self._bands:
+        if "prosody" not in self.audio_tower:
             return hidden_BSD
-        width = mel_BFM.shape[1] // self._bands
-        level_BSK = F.avg_pool2d(mel_BFM[:, None], (width, 2))[:, 0].transpose(1, 2)
-        change_BSK = F.pad((level_BSK[:, 1:] - level_BSK[:, :-1]).abs(), (0, 0, 1, 0))
-        return torch.cat([hidden_BSD, level_BSK, change_BSK], -1)
+        return torch.cat([hidden_BSD, self.audio_tower["prosody"](hidden_BSD, mel_BFM)], -1)
 
 
 class VoiceHeads(nn.Linear):

@@ -1,11 +1,12 @@
-"""What the language model is shown of people: faces, and stretches of speech.
+"""What the language model is shown of people: faces and speech.
 
 What a face does is told by the head that learned it of actors, of units alone that are shown to hold on people
 (`people_faces.transferred`); where none of them is marked, nothing is said.
 
-A stretch is cut at random from an utterance, a little silence with it, so that neither its length nor the silence
-around it tells its label. What a voice does is measured by Praat against the speaker's mean over all that was heard of
-him; of dimensions that say nothing in a corpus, nothing is said.
+Half of the speech is stretches, cut at random from an utterance, a little silence with it, so that neither its length
+nor the silence around it tells its label; half is utterances as they were recorded, with all their silence. What a
+voice does is measured by Praat against the speaker's mean over all that was heard of him; of dimensions that say
+nothing in a corpus, nothing is said.
 """
 
 import csv
@@ -100,6 +101,16 @@ def stretches(
             )
         )
     return rows
+
+
+def recorded(
+    voices: Voices, chosen: Sequence[int], cues: Mapping[int, Cues], rng: np.random.Generator
+) -> list[Row]:
+    """Likewise, each as it was recorded."""
+    return [
+        replace(voices.rows[index], cues=cues.get(index), heard_s=float(rng.choice(HEARD_S)))
+        for index in chosen
+    ]
 
 
 def voice_cues(voices: Voices) -> dict[int, Cues]:

@@ -50,9 +50,12 @@ Statistics = tuple[Tensor, Tensor, float]
 
 def begin_voices(model: EmostreamForCausalLM, heard: EmostreamForCausalLM) -> None:
     """Give a model's audio tower what another has; layers that the other lacks begin as if they were not there."""
-    ours, theirs = model.model.audio_tower, heard.model.audio_tower
+    ours: Any = model.model.audio_tower
+    theirs = heard.model.audio_tower
     ours.load_state_dict(theirs.state_dict(), strict=False)
-    encoder: Any = ours.audio_tower["encoder"]
+    encoder, prosody = ours.audio_tower["encoder"], ours.audio_tower["prosody"]
+    for weight in prosody.parameters():  # fitted behind the training: `voice_pitch`
+        nn.init.zeros_(weight)
     layers = heard.config.audio_config.encoder_layers
     for layer in encoder.layers[layers:]:
         nn.init.zeros_(layer.self_attn.out_proj.weight)
@@ -417,6 +420,7 @@ def train_voices(
     encoder.config._attn_implementation = "eager"
     probe = VoiceProbe(model.model, talks.corpora, len(talks.speakers))
     probe.requires_grad_(True)
+    probe.tower.audio_tower["prosody"].requires_grad_(False)
     places = [(s, i) for s, shard in enumerate(actors["train"]) for i in range(len(shard["label"]))]
 
     def acted() -> dict[str, Tensor]:

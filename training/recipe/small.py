@@ -40,6 +40,7 @@ from emostream.labels import DEFAULT_LABELS
 from emostream.model.modeling import EmostreamForCausalLM
 from emostream.model.presets import from_preset
 from emostream.model.processor import EmostreamProcessor
+from emostream.model.prosody import PROSODY_WIDTH
 from training.corpora.candidates import Options
 from training.corpora.index import index
 from training.data.features import cache_features
@@ -53,6 +54,7 @@ from training.recipe.people_rows import (
     drawn_faces,
     face_cues,
     neutral_talkers,
+    recorded,
     stretches,
     voice_cues,
 )
@@ -63,6 +65,7 @@ from training.recipe.tower_data import Arrays, is_held_out, read_shards, render
 from training.recipe.tower_files import read_tower, write_tower
 from training.recipe.voice_data import Voices, read_voices
 from training.recipe.voice_heads import fit_voice_heads, heads_of
+from training.recipe.voice_pitch import fit_pitch
 from training.sft.compose import corpus_texts
 
 logger = logging.getLogger(__name__)
@@ -284,9 +287,11 @@ class Recipe(Stages):
                 folder=self.out / "runs",
                 say=logger.info,
             )
+            error = fit_pitch(model.model.audio_tower, voices, parts["train"])
             self._note(
                 "audio",
-                {
+                {"pitch_error_semitones": round(error, 2)}
+                | {
                     split: judge_voices(probe, voices, parts[split], HEARD_S)
                     for split in ("validation", "test")
                 }
@@ -315,11 +320,15 @@ class Recipe(Stages):
         _, processor = from_preset("small")
         voices = self.voices(processor.feature_extractor)
         cues = voice_cues(voices)
-        speech = {
-            split: stretches(
-                voices, [i for i, row in enumerate(voices.rows) if row.split in names], cues, rng
-            )
+        of = {
+            split: [i for i, row in enumerate(voices.rows) if row.split in names]
             for split, names in SPLITS.items()
+        }
+        cut = stretches(voices, of["train"], cues, rng)
+        whole = recorded(voices, of["train"], cues, rng)
+        speech = {
+            "train": [pair[rng.integers(2)] for pair in zip(cut, whole, strict=True)],
+            "validation": stretches(voices, of["validation"], cues, rng),
         }
         stills = [row for name in ("ferplus", "webfaces") for row in self.rows(name)]
         faces = {
@@ -342,6 +351,7 @@ class Recipe(Stages):
         parts = {
             "cold_start": mixed,
             "grpo": reward,
+            "speech": [*cut, *whole],
             "validation": [*held_out, *faces["validation"], *speech["validation"][:400]],
             "test_faces": faces["test"],
             "test_voices": [row for row in voices.rows if row.split == "test"],
@@ -350,7 +360,7 @@ class Recipe(Stages):
             write_manifest(
                 self.manifest(name),
                 [replace(row, split="train") for row in rows]
-                if name in ("cold_start", "grpo")
+                if name in ("cold_start", "grpo", "speech")
                 else rows,
             )
 
@@ -385,7 +395,7 @@ class Recipe(Stages):
         done = self.features / "encoded.json"
         if done.is_file():
             return
-        names = ("cold_start", "grpo", "validation")
+        names = ("cold_start", "grpo", "speech", "validation")
         rows = [row for name in names for row in read_manifest(self.manifest(name))]
         processes = os.cpu_count() or 1
         with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
@@ -394,16 +404,15 @@ class Recipe(Stages):
         done.write_text(json.dumps({"clips": len(rows)}) + "\n", encoding="utf-8")
 
     def fit_voices(self, seeds: Sequence[int]) -> None:
-        """Fit the voice heads to the speech that the language model is shown; all seeds have the same."""
+        """Fit the voice heads, to more speech than the language model is shown; all seeds have the same."""
         done = self.out / "runs" / VOICE_HEADS
         if not done.is_file():
-            of_people = {row.path for row in self.rows("voices")}
-            rows = [row for row in self.rows("cold_start") if row.path in of_people]
+            rows = self.rows("speech")
             model, processor = load_model(self.model("base", seeds[0]))
             store = cache_features(model, processor, rows, self.features)
             heads = model.model.voice_heads
             assert heads is not None
-            fit_voice_heads(heads, store, store.usable(rows))
+            fit_voice_heads(heads, store, store.usable(rows), PROSODY_WIDTH)
             save_file(heads.state_dict(), done)
         for seed in seeds:
             model, processor = load_model(self.model("base", seed))

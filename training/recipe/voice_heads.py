@@ -22,8 +22,10 @@ from training.data.manifest import Row
 from training.recipe.people_rows import HEARD_S
 from training.recipe.voice_data import corpus_of
 
-#: Inverse strength of the L2 penalty, of statistics in standard deviations.
+#: Inverse strength of the L2 penalty, of statistics in standard deviations; of those of prosody, which are few and each
+#: of which means something, the penalty is so many times weaker in their weights.
 C: Final = 0.003
+PROSODY_WEIGHT: Final = 6.0
 
 
 def heads_of(rows: Sequence[Row]) -> int:
@@ -31,13 +33,16 @@ def heads_of(rows: Sequence[Row]) -> int:
     return len(DEFAULT_LABELS) * (len({corpus_of(row) for row in rows}) + 1)
 
 
-def fit_voice_heads(heads: VoiceHeads, store: FeatureStore, rows: Sequence[Row]) -> None:
+def fit_voice_heads(
+    heads: VoiceHeads, store: FeatureStore, rows: Sequence[Row], prosody: int = 0
+) -> None:
     """Fit a model's voice heads in place.
 
     Args:
         heads: With `heads_of` outputs.
         store: Features of the rows, by the model's audio tower.
         rows: Speech with its emotion; each is heard cold and after each of `HEARD_S`.
+        prosody: How many of the features, the last, are those of `Prosody`.
 
     Raises:
         EmostreamError: Nobody speaks in any of them.
@@ -56,6 +61,9 @@ def fit_voice_heads(heads: VoiceHeads, store: FeatureStore, rows: Sequence[Row])
         )
     x_NS, y_N, of_N = np.stack(statistics), np.array(labels), np.array(corpora)
     middle, scale = x_NS.mean(0), x_NS.std(0) + 1e-6
+    width = x_NS.shape[1] // 2
+    of_prosody = np.arange(2 * width) % width >= width - prosody
+    scale[of_prosody] /= PROSODY_WEIGHT
     x_NS = (x_NS - middle) / scale
     parts = [_fit(x_NS[of_N == corpus], y_N[of_N == corpus]) for corpus in sorted(set(corpora))]
     parts.append(_fit(x_NS, y_N))

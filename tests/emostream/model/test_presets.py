@@ -38,9 +38,9 @@ def test_a_standardised_tower_hears_no_gain_and_knows_a_person():
         plain = tower(mel)
         torch.testing.assert_close(tower(mel + 0.4), plain, atol=1e-4, rtol=1e-3)
         raw = tower.encode(mel)
-        mean, std = raw.mean(1, keepdim=True), raw.std(1, keepdim=True)
+        mean, std = raw.mean(1, keepdim=True), raw.std(1, keepdim=True).clamp(min=1e-3)
         own = tower(mel, mean, std)
-        torch.testing.assert_close(own.mean(1), torch.zeros(2, 208), atol=1e-4, rtol=0)
+        torch.testing.assert_close(own.mean(1), torch.zeros(2, 169), atol=1e-4, rtol=0)
         tower.audio_tower["baseline"].mean.copy_(mean[0, 0])
         tower.audio_tower["baseline"].std.copy_(std[0, 0])
         torch.testing.assert_close(tower(mel)[0], own[0])
@@ -50,27 +50,16 @@ def test_a_standardised_tower_hears_no_gain_and_knows_a_person():
     ("changes", "said"),
     [
         (
-            {"mel_bands": 30},
-            "mel_bands of small-whisper is 30, wanted a number that divides its 128",
+            {"num_mel_bins": 80},
+            "prosody is given, but small-whisper has 80 mel bins, wanted a multiple of 32",
         ),
-        ({"standardised": False}, "mel_bands or voice_heads is given, but .* not standardised"),
+        ({"standardised": False}, "prosody or voice_heads is given, but .* not standardised"),
     ],
 )
-def test_mel_bands_that_cannot_be_are_named(changes, said):
+def test_prosody_that_cannot_be_is_named(changes, said):
     tower = {**preset_config("small").audio_config.to_dict(), **changes}
     with pytest.raises(ConfigError, match=said):
         preset_config("small", audio_config=tower)
-
-
-def test_bands_of_the_log_mel_stand_beside_what_the_encoder_gives():
-    tower = from_preset("small")[0].model.audio_tower
-    mel = torch.rand(1, 128, 100)
-    with torch.inference_mode():
-        found = tower.encode(mel)[0, :, 144:]
-    level = (mel - mel.max() + 1)[0].reshape(32, 4, 50, 2).mean((1, 3)).T
-    torch.testing.assert_close(found[:, :32], level)
-    torch.testing.assert_close(found[1:, 32:], level.diff(dim=0).abs())
-    assert not found[0, 32:].any()
 
 
 def test_stem_blocks_that_fit_no_stem_are_named():

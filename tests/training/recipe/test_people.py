@@ -34,10 +34,12 @@ from training.recipe.voice_data import (
     Voices,
     levelled,
     log_mel,
+    read_voices,
     spoken,
     whisper_scale,
 )
 from training.recipe.voice_heads import fit_voice_heads, heads_of
+from training.recipe.voice_pitch import fit_pitch
 
 VOTED = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
 
@@ -318,7 +320,12 @@ def test_the_recipe_does_everything_once(corpora, tmp_path, few):
     assert not any("PublicTest" in row.path.name or "Private" in row.path.name for row in stills)
     talk = [row for row in rows["cold_start"] if row.path.suffix == ".wav"]
     assert len(talk) == 4
-    assert all(0.5 < row.end_s - row.start_s <= 1 for row in talk)
+    speech = read_manifest(recipe.manifest("speech"))
+    assert all(row in speech for row in talk)
+    cut, whole = speech[:4], speech[4:]
+    assert [row.path for row in cut] == [row.path for row in whole]
+    assert all(0.5 < row.end_s - row.start_s <= 1 for row in cut)
+    assert all(row.end_s - row.start_s == pytest.approx(1) for row in whole)
 
     recipe.base(0)
     tuned, processor = load_model(recipe.model("base", 0))
@@ -334,6 +341,27 @@ def test_the_recipe_does_everything_once(corpora, tmp_path, few):
     told = heads.weight.reshape(2, len(DEFAULT_LABELS), -1).abs().sum(-1) > 0
     known = [label in ("happy", "sad") for label in DEFAULT_LABELS]
     assert told.tolist() == [known, known]
+
+
+def test_pitch_and_voicing_are_read_off_what_a_tower_hears(corpora, tmp_path):
+    model, processor = load_model("small")
+    tower, extractor = model.model.audio_tower, processor.feature_extractor
+    rows = [face(tmp_path, path=path) for path in sorted((corpora / "audio").glob("*.wav"))]
+    voices = read_voices(rows, extractor, tmp_path, print)
+    for weight in tower.audio_tower["prosody"].parameters():
+        weight.data.zero_()
+    assert fit_pitch(tower, voices, range(8)) < 2, "semitones"
+    found, wanted = [], []
+    for index in range(8, 12):
+        part = slice(*(voices.begins[index] + [0, 80]))
+        mel = whisper_scale(torch.from_numpy(voices.mel[part].astype(np.float32).T)[None])
+        with torch.inference_mode():
+            found.append(tower.encode(mel)[0, :, 144:].numpy())
+        wanted.append(voices.pitch[part][::2].astype(np.float32))
+    found, wanted = np.concatenate(found), np.concatenate(wanted)
+    has = wanted[:, 1] > 0
+    assert ((found[:, 6] > 0.5) == has).mean() > 0.75
+    assert np.corrcoef(found[has, 3], wanted[has, 0])[0, 1] > 0.7
 
 
 def test_towers_that_are_kept_are_not_trained(corpora, tmp_path, few):
