@@ -103,6 +103,26 @@ def measure(run: Path, model: str) -> dict[str, Any]:
     }
 
 
+def every(run: Path) -> dict[str, dict[str, float | None]]:
+    """Row -> the figures by which models are compared, of each that was put to all tests."""
+    tests = {*SPLITS, "test_faces", *HEARD.values()}
+    out = {}
+    for folder in sorted((run / "eval").glob("*-seed*")):
+        if all((folder / test / RESULT).is_file() for test in tests):
+            found = measure(run, folder.name)
+            figures = {f"faces, {kind}": found["faces"][kind]["uar"] for kind in ("all", "clear")}
+            figures |= {
+                f"{corpus}, {heard} s heard": scores["uar"]
+                for heard, corpora in found["voices"].items()
+                for corpus, scores in corpora.items()
+            }
+            for split, models in found["actors"].items():
+                figures[f"actors, {split}"] = models["small"]["live_uar"]
+                figures[f"claims that hold, {split}"] = models["small"]["supported"]
+            out[folder.name] = figures
+    return out
+
+
 def talkers(run: Path, model: str) -> dict[str, Any]:
     """How many neutral talkers are called neutral, if the run has any."""
     if not (run / "eval" / model / "talkers").is_dir():
@@ -140,6 +160,7 @@ def main() -> None:
         "ships": options.ships,
         "recipe": json.loads(recipe.read_text(encoding="utf-8")),
         **measure(options.run, options.ships),
+        "seeds": every(options.run),
     }
     path = write_result("small", measured, options.out)
     card = people_card(json.loads(path.read_text(encoding="utf-8")))

@@ -302,6 +302,19 @@ def small() -> str:
     return text + _from("small")
 
 
+def seeds() -> str:
+    """`benchmarks/small.py`: the same figures for every seed, before and after GRPO."""
+    text = ""
+    for result in _results("small"):
+        models = result["seeds"]
+        rows = [
+            [name, *(figures[name] for figures in models.values())]
+            for name in next(iter(models.values()))
+        ]
+        text += _table("|".join(["UAR, live label", *models]), rows)
+    return text + _from("small")
+
+
 def _pair(scores: Result) -> str:
     return f"{scores['accuracy']} / {scores['uar']}"
 
@@ -383,6 +396,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "peers": peers,
     "people": people,
     "small": small,
+    "seeds": seeds,
     "model": model,
     "web": web,
     "faithful": faithful,

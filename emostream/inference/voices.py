@@ -68,19 +68,19 @@ class Voices:
             x_BSD: What the encoder gives.
         """
         mean, std = self._standardiser.mean, self._standardiser.std
-        found: list[tuple[Tensor, Tensor, float | None]] = [
-            (mean.float(), std.float(), None)
-            if voice is None or not self._follow
-            else self._of(source).take(x_SD, mel_FM, voice, mean, std)
-            for source, voice, mel_FM, x_SD in zip(sources, voices, mel_BFM, x_BSD, strict=True)
-        ]
-        means, stds = (torch.stack([f[i] for f in found])[:, None] for i in (0, 1))  # type: ignore[misc]
         speech_BS = torch.stack(
             [
                 speech_of(mel_FM, *((voice.spoken, voice.start) if voice else (None,)))
                 for voice, mel_FM in zip(voices, mel_BFM, strict=True)
             ]
         )
+        found: list[tuple[Tensor, Tensor, float | None]] = [
+            (mean.float(), std.float(), None)
+            if voice is None or not self._follow
+            else self._of(source).take(x_SD, speech_S, voice, mean, std)
+            for source, voice, speech_S, x_SD in zip(sources, voices, speech_BS, x_BSD, strict=True)
+        ]
+        means, stds = (torch.stack([f[i] for f in found])[:, None] for i in (0, 1))  # type: ignore[misc]
         features = self._backbone.audio_tokens(
             self._standardiser(x_BSD, means, stds), mel_BFM, speech_BS
         )

@@ -193,7 +193,7 @@ class HeardVoice:
         self._last: tuple[tuple[int, int], tuple[Tensor, Tensor, float]] | None = None
 
     def take(
-        self, x_SD: Tensor, mel_FM: Tensor, voice: VoiceStretch, mean: Tensor, std: Tensor
+        self, x_SD: Tensor, speech_S: Tensor, voice: VoiceStretch, mean: Tensor, std: Tensor
     ) -> tuple[Tensor, Tensor, float]:
         """What to standardise a window's sound by; once it is past, it is learned from.
 
@@ -201,7 +201,7 @@ class HeardVoice:
 
         Args:
             x_SD: (S, D) what `AudioTower.encode` gives of it.
-            mel_FM: (F, M) its log-mel, in the host's memory.
+            speech_S: (S,) which steps are speech: `speech_of`.
             voice: Whose it is.
             mean: (D,) everybody's.
             std: (D,) everybody's standard deviation.
@@ -217,7 +217,7 @@ class HeardVoice:
         self._last = place, found
         new = place[1] - max(place[0], self._heard_to)
         if voice.theirs and place[0] >= self._since and new > 0:
-            weight_S = speech_of(mel_FM, voice.spoken, voice.start) * (new / voice.samples)
+            weight_S = speech_S * (new / voice.samples)
             seconds = float(weight_S.sum()) * STEP_S
             found_D = moments(x_SD.float()[None], weight_S.to(x_SD.device)[None])
             self._waiting.append((place[1], *found_D, seconds))

@@ -93,14 +93,14 @@ class Source:
 
     def __init__(self, baseline=None):
         self.heard, self.end_s = HeardVoice(baseline), 4.0
-        self.mel = torch.zeros(3, 400)
+        self.speech = torch.ones(200)
 
     def window(self, x, *, person=1, theirs=True, again=False):
         stretch = VoiceStretch(
             start=round(self.end_s * SECOND) - WINDOW, samples=WINDOW, person=person, theirs=theirs
         )
         self.end_s += 0.0 if again else 0.5
-        return self.heard.take(x, self.mel, stretch, *EVERYBODY)
+        return self.heard.take(x, self.speech, stretch, *EVERYBODY)
 
 
 def test_a_window_is_standardised_by_what_was_heard_before_it_began_and_each_second_counts_once():
