@@ -58,7 +58,7 @@ Labels: happy, surprise, neutral, angry, disgust, sad, fear. Windows of 4 s, 8 f
 
 ## How well it does
 
-The live label, on people whom no training saw; one seed. Voices among the labels that a corpus has.
+The live label, on people whom no training saw; one seed of {seeds}. Voices among the labels that a corpus has.
 
 {people}
 
@@ -109,12 +109,14 @@ def people_card(result: Mapping[str, Any]) -> str:
         ],
     )
     origin = result["provenance"]
+    row = result["ships"].partition("-")[0]
     tuned = not result["ships"].startswith("cold_start")
     return _CARD.format(
         parameters=result["model"]["parameters"] / 1e6,
         megabytes=result["model"]["bytes"] / 1e6,
         ships=result["ships"],
         tuning="GRPO followed SFT." if tuned else "That is SFT, without GRPO.",
+        seeds=sum(name.startswith(f"{row}-") for name in result["seeds"]),
         people=people,
         sexes=sexes,
         actors=actors,
