@@ -28,10 +28,15 @@ PIPE_CAPACITY = 1031  # fcntl.F_SETPIPE_SZ, which Python 3.11 lacks a name for o
 WAIT_S = 60.0
 
 
-def until(condition: Callable[[], object], wait_s: float = WAIT_S) -> None:
-    """Wait until a condition is true; fail if it never is."""
+def until(
+    condition: Callable[[], object],
+    wait_s: float = WAIT_S,
+    process: subprocess.Popen[str] | None = None,
+) -> None:
+    """Wait until a condition is true; fail if it never is, or if a process that it waits for has ended."""
     deadline_s = time.monotonic() + wait_s
     while not condition():
+        assert process is None or process.poll() is None, process.communicate()
         assert time.monotonic() < deadline_s, "waited in vain"
         time.sleep(0.01)
 

@@ -39,6 +39,7 @@ from stream.serve.model import ModelConfig, load
 from stream.windows.config import InferenceConfig
 from tests.media_factory import Audio, Video, noise, write_media
 from tests.stream import events
+from tests.stream.rigs import until
 from training.synth.media import write_mp4
 
 pytestmark = pytest.mark.timeout(1200)
@@ -409,7 +410,7 @@ def test_killed_at_random_and_resumed_gives_the_same_bytes(
     done: dict[Path, int] = {}
     for wanted in sorted(seed.sample(range(1, 15), 2)):
         with start(folder, out) as process:
-            until(process, lambda wanted=wanted: len(rows(out)) >= wanted)
+            until(lambda wanted=wanted: len(rows(out)) >= wanted, WAIT_S, process)
             time.sleep(seed.random() * 0.2)
             orphans = psutil.Process(process.pid).children(recursive=True)
             process.send_signal(signal.SIGKILL)
@@ -438,7 +439,7 @@ def test_a_worker_that_dies_is_replaced_and_a_changed_file_is_done_again(
     os.utime(media / "plain.mp4", (1e9, 1e9))
     os.utime(media / "cut.mkv", (1e9, 1e9))
     with start(media, out) as process:
-        until(process, lambda: psutil.Process(process.pid).children())
+        until(lambda: psutil.Process(process.pid).children(), WAIT_S, process)
         psutil.Process(process.pid).children()[0].kill()
         _, errors = process.communicate(timeout=WAIT_S)
     assert "2 files annotated, 15 were done before, 3 failed" in errors
@@ -446,11 +447,3 @@ def test_a_worker_that_dies_is_replaced_and_a_changed_file_is_done_again(
 
 def rows(out: Path) -> list[Path]:
     return list((out / ".rows").rglob("*.json"))
-
-
-def until(process: subprocess.Popen[str], condition) -> None:
-    end_s = time.monotonic() + WAIT_S
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end_s
-        time.sleep(0.01)

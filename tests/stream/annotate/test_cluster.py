@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +17,7 @@ import pytest
 
 from stream.commands.cli import main
 from tests.media_factory import Audio, Video, noise, write_media
+from tests.stream.rigs import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 WAIT_S = 300.0
@@ -113,14 +113,6 @@ def finish(process: subprocess.Popen[str]) -> str:
     return errors
 
 
-def until(process: subprocess.Popen[str], condition) -> None:
-    end_s = time.monotonic() + WAIT_S
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end_s
-        time.sleep(0.01)
-
-
 def tree(folder: Path) -> dict[str, str]:
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
@@ -137,14 +129,14 @@ def test_killed_nodes_and_runs_leave_what_one_machine_does(tmp_path, cluster, se
     with start(url, alone) as process:
         assert "8 files annotated, 0 were done before, 2 failed" in finish(process)
     with start(url, out, "--ray", address) as process:
-        until(process, lambda: len(list(out.glob(".rows/*/*.json"))) >= 1)
+        until(lambda: len(list(out.glob(".rows/*/*.json"))) >= 1, WAIT_S, process)
         process.kill()
         process.communicate(timeout=WAIT_S)
     done = len(list(out.glob(".rows/*/*.json")))
     assert done < 8
     server.gate.clear()
     with start(url, out, "--ray", address) as process:
-        until(process, lambda: len(server.held) == 2)  # a clip on each node
+        until(lambda: len(server.held) == 2, WAIT_S, process)  # a clip on each node
         assert nodes.stdin is not None
         assert nodes.stdout is not None
         nodes.stdin.write("kill a node\n")
