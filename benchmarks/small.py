@@ -52,6 +52,18 @@ def judged(pairs: Sequence[Scored], among: Sequence[str] = DEFAULT_LABELS) -> di
     }
 
 
+def reasons(file: Path) -> dict[str, Any]:
+    """How many claims about voices hold by Praat, against the speaker's mean over all that was recorded of him (%)."""
+    result = json.loads(file.read_text(encoding="utf-8"))
+    return {
+        name: {
+            "value": _percent(result[name]),
+            "interval": [_percent(end) for end in result["intervals"][name]],
+        }
+        for name in ("claim_support_rate", "hallucinated_claim_rate", "cue_recall")
+    } | {"claims_a_clip": round(result["claims_a_clip"], 2), "clips": result["clips_with_cues"]}
+
+
 def by_corpus(pairs: Sequence[Scored]) -> dict[str, Any]:
     """Voices of each corpus among its labels."""
     out = {}
@@ -97,6 +109,9 @@ def measure(run: Path, model: str) -> dict[str, Any]:
             "neutral_recall": round(100 * sum(neutral) / len(neutral), 1),
         },
         "voices": {heard: by_corpus(pairs) for heard, pairs in voices.items()},
+        "reasons_of_voices": {
+            heard: reasons(run / "eval" / model / test / RESULT) for heard, test in HEARD.items()
+        },
         "by_sex": sexes,
         **talkers(run, model),
         "actors": actors,

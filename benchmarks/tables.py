@@ -315,6 +315,20 @@ def seeds() -> str:
     return text + _from("small")
 
 
+def reasons() -> str:
+    """`benchmarks/small.py`: whether what is said of people's voices is so."""
+    rows = []
+    for result in _results("small"):
+        for heard, found in result["reasons_of_voices"].items():
+            cells = [
+                "{} ({} to {})".format(found[name]["value"], *found[name]["interval"])
+                for name in ("claim_support_rate", "hallucinated_claim_rate", "cue_recall")
+            ]
+            rows.append([f"{heard} s heard", found["clips"], found["claims_a_clip"], *cells])
+    head = "voices|clips|claims a clip|claims that hold|that are wrong|marked cues mentioned"
+    return _table(head, rows) + _from("small")
+
+
 def _pair(scores: Result) -> str:
     return f"{scores['accuracy']} / {scores['uar']}"
 
@@ -396,6 +410,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "peers": peers,
     "people": people,
     "small": small,
+    "reasons": reasons,
     "seeds": seeds,
     "model": model,
     "web": web,

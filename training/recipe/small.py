@@ -354,7 +354,9 @@ class Recipe(Stages):
             "speech": [*cut, *whole],
             "validation": [*held_out, *faces["validation"], *speech["validation"][:400]],
             "test_faces": faces["test"],
-            "test_voices": [row for row in voices.rows if row.split == "test"],
+            "test_voices": [
+                replace(voices.rows[index], cues=cues.get(index)) for index in of["test"]
+            ],
         }
         for name, rows in parts.items():
             write_manifest(
