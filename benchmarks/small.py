@@ -109,9 +109,6 @@ def measure(run: Path, model: str) -> dict[str, Any]:
             "neutral_recall": round(100 * sum(neutral) / len(neutral), 1),
         },
         "voices": {heard: by_corpus(pairs) for heard, pairs in voices.items()},
-        "reasons_of_voices": {
-            heard: reasons(run / "eval" / model / test / RESULT) for heard, test in HEARD.items()
-        },
         "by_sex": sexes,
         **talkers(run, model),
         "actors": actors,
@@ -175,6 +172,10 @@ def main() -> None:
         "ships": options.ships,
         "recipe": json.loads(recipe.read_text(encoding="utf-8")),
         **measure(options.run, options.ships),
+        "reasons_of_voices": {
+            heard: reasons(options.run / "eval" / options.ships / test / RESULT)
+            for heard, test in HEARD.items()
+        },
         "seeds": every(options.run),
     }
     path = write_result("small", measured, options.out)

@@ -36,8 +36,8 @@ People teach it to see and hear, rendered actors what single actions look like, 
 words. It has never seen a person's face with that person's voice. Of people's faces its reasons speak of actions that
 were learned of actors and that tell people apart (docs/LOG.md); nobody has coded these faces, so whether such a reason
 is true has not been measured. Of voices they speak of pitch, its range, loudness and tension, as Praat measured them
-while it was trained. Of what they say of test people's voices, {supported[0]:.0f} % is so by Praat, against the mean over
-all that was recorded of the speaker; {supported[1]:.0f} % where the speaker was heard for a minute before.
+while it was trained. Of what they say of test people's voices, {supported[0]:.0f} % is so by Praat, against the mean
+over all that was recorded of the speaker; {supported[1]:.0f} % where the speaker was heard for a minute before.
 
 The weights are those of `{ships}`. {tuning}
 
