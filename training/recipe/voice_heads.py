@@ -22,9 +22,9 @@ from training.data.manifest import Row
 from training.recipe.people_rows import HEARD_S
 from training.recipe.voice_data import corpus_of
 
-#: Inverse strength of the L2 penalty, of statistics in standard deviations; of those of prosody, which are few and each
-#: of which means something, the penalty is so many times weaker in their weights.
+#: Inverse strength of the L2 penalty, of statistics in standard deviations.
 C: Final = 0.003
+#: By which those of prosody are multiplied: they are few, each means something, and so they are penalised less.
 PROSODY_WEIGHT: Final = 6.0
 
 

@@ -1,7 +1,7 @@
 """Pitch and voicing read off a trained audio tower: ridge regression of Praat's on the encoder's features.
 
 Behind the tower's training, on the speech that it was trained on: what a tower of a few layers hears of a voice holds
-its pitch to a semitone (docs/LOG.md), for the price of one multiplication.
+its pitch to little more than a semitone (docs/LOG.md), for the price of one multiplication.
 
 S encoder steps of 20 ms, D tower width.
 """
