@@ -15,11 +15,10 @@ from sklearn.linear_model import Ridge
 
 from emostream.model.towers import AudioTower
 from emostream.people.voice_baseline import moments, speech_steps
+from training.recipe.people_voices import FRAMES
 from training.recipe.voice_data import Voices, whisper_scale
 
 UTTERANCES: Final = 2000
-#: Of each, as many mel frames as a live window has.
-FRAMES: Final = 400
 
 
 @torch.inference_mode()
@@ -29,7 +28,7 @@ def fit_pitch(tower: AudioTower, voices: Voices, chosen: Sequence[int], seed: in
     Args:
         tower: With `prosody`, otherwise trained.
         voices: Utterances with their pitch.
-        chosen: Which of them to learn from; a part is drawn.
+        chosen: Which of them to learn from; a part is drawn, and of each as much as a live window has.
         seed: Of the draw.
 
     Returns:
@@ -41,7 +40,7 @@ def fit_pitch(tower: AudioTower, voices: Voices, chosen: Sequence[int], seed: in
     mels, features, octaves, voiced = [], [], [], []
     for index in drawn:
         part = voices.of(int(index))
-        frames = min(FRAMES, (part.stop - part.start) // 2 * 2)
+        frames = min(FRAMES[1], (part.stop - part.start) // 2 * 2)
         part = slice(part.start, part.start + frames)
         mels.append(whisper_scale(torch.from_numpy(voices.mel[part].astype(np.float32)).T[None]))
         features.append(tower.encode(mels[-1])[0, :, :width].float().numpy())

@@ -358,8 +358,8 @@ def test_pitch_and_voicing_are_read_off_what_a_tower_hears(corpora, tmp_path):
         with torch.inference_mode():
             found.append(tower.encode(mel)[0, :, 144:].numpy())
         wanted.append(voices.pitch[part][::2].astype(np.float32))
-    heard, new = (np.concatenate([*found[part]]) for part in (slice(8), slice(8, None)))
-    told, other = (np.concatenate([*wanted[part]]) for part in (slice(8), slice(8, None)))
+    heard, new = (np.concatenate(found[part]) for part in (slice(8), slice(8, None)))
+    told, other = (np.concatenate(wanted[part]) for part in (slice(8), slice(8, None)))
     has = told[:, 1] > 0
     assert np.corrcoef(heard[has, 3], told[has, 0])[0, 1] > 0.7
     assert ((new[:, 6] > 0.5) == (other[:, 1] > 0)).mean() > 0.8, "sound that it was not fitted to"
