@@ -149,9 +149,17 @@ class Recipe(Stages):
             seeds: Of the language model's stages.
         """
         self.index()
-        for name in towers:
-            with self.step(f"{name} tower", "trained on people and rendered actors"):
-                {"vision": self.vision, "audio": self.audio}[name]()
+        missing = [name for name in towers if not self.has_tower(name)]
+        if len(missing) == 1:
+            with self.step(f"{missing[0]} tower", "trained on people and rendered actors"):
+                {"vision": self.vision, "audio": self.audio}[missing[0]]()
+        elif missing:
+            with self.step("actors", f"{sum(ACTORS):,} examples rendered"):
+                self.actors()
+            with self.step("towers", "each by a command of its own, a core each"):
+                words = ("--corpora", self.corpora, "--out", self.out, "--part", self.part)
+                command = (sys.executable, "-m", "training.recipe.small", *words, "--seeds")
+                self.commands({f"{name}-tower": (*command, "--towers", name) for name in missing})
         if not seeds:
             return
         with self.step("corpora", "rendered clips; what the language model is shown of people"):
@@ -201,8 +209,6 @@ class Recipe(Stages):
 
     def vision(self) -> None:
         """The vision tower: on people's faces, then on those of people and actors."""
-        if (self.out / "towers" / "vision" / "model.safetensors").is_file():
-            return
         for name, actors in (("faces", False), ("vision", True)):
             steps, batch, rate = FACES_AND_ACTORS if actors else FACES
             with self._stage(name) as folder:
@@ -250,7 +256,7 @@ class Recipe(Stages):
     def actors(self) -> dict[str, list[Arrays]]:
         """Rendered examples."""
         folder = self.out / "actors"
-        clips, validation = ACTORS
+        clips, validation = (max(8, round(clips * self.part)) for clips in ACTORS)
         render(
             folder,
             clips=clips,
@@ -426,14 +432,17 @@ class Recipe(Stages):
     def tune(
         self, row: str, command: str, start: str, flags: Sequence[str], seeds: Sequence[int]
     ) -> None:
-        """Train the language model, connector and projector by a command, for each seed."""
-        commands = {}
-        for seed in seeds:
-            if not (self.model(row, seed) / "config.json").is_file():
-                extra = ("--validation", self.manifest("validation")) if command == "sft" else ()
-                commands[f"{row}-seed{seed}"] = self.tuning(
-                    command, row, start, seed, self.manifest(row), *extra, *flags
-                )
+        """Train the language model, connector and projector by a command, for each seed; one alone has two cores."""
+        missing = [s for s in seeds if not (self.model(row, s) / "config.json").is_file()]
+        if command == "sft":
+            flags = ("--validation", self.manifest("validation"), *flags)
+        processes = 2 if len(missing) == 1 < (os.cpu_count() or 1) else 1
+        commands = {
+            f"{row}-seed{seed}": self.tuning(
+                command, row, start, seed, self.manifest(row), *flags, processes=processes
+            )
+            for seed in missing
+        }
         self.commands(commands)
         self.keep_trained(commands)
 
@@ -493,16 +502,19 @@ class Recipe(Stages):
         """Its rows."""
         return read_manifest(self.manifest(name))
 
+    def has_tower(self, name: str) -> bool:
+        """Whether it is there."""
+        return (self.out / "towers" / name / "model.safetensors").is_file()
+
     @contextmanager
     def _stage(self, name: str) -> Iterator[Path | None]:
         """The folder that a tower goes to; None if it is there already."""
-        folder = self.out / "towers" / name
-        if (folder / "model.safetensors").is_file():
+        if self.has_tower(name):
             yield None
             return
         (self.out / "runs").mkdir(parents=True, exist_ok=True)
         logger.info("%s tower: begun", name)
-        yield folder
+        yield self.out / "towers" / name
 
     def _note(self, name: str, scores: Mapping[str, Any]) -> None:
         """Keep what a tower was measured at."""

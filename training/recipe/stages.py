@@ -21,6 +21,8 @@ from training.recipe.loop import fast_bfloat16
 
 logger = logging.getLogger(__name__)
 
+#: Clips or completions a step, as `training/configs` have them.
+BATCHES = {"sft": 32, "grpo": 128}
 CPU = ("--use_cpu", "true", "--bf16", str(fast_bfloat16()).lower())
 #: glibc gives large blocks back to the system at once; on a small machine, that alone cost half of the time.
 MALLOC = {
@@ -47,12 +49,27 @@ class Stages:
         return self.out / "models" / f"{row}-seed{seed}"
 
     def tuning(
-        self, command: str, row: str, start: str, seed: int, manifest: Path, *flags: object
+        self,
+        command: str,
+        row: str,
+        start: str,
+        seed: int,
+        manifest: Path,
+        *flags: object,
+        processes: int = 1,
     ) -> tuple[object, ...]:
-        """The words that train a row by `sft` or `grpo`, from another row of the same seed."""
-        return train_command(
+        """The words that train a row by `sft` or `grpo`, from another row of the same seed, in so many processes."""
+        words = (
             command, "--out", self.out / "runs" / f"{row}-seed{seed}", "--manifest", manifest,
             "--model", self.model(start, seed), "--features", self.features, "--seed", seed, *flags,
+        )  # fmt: skip
+        if processes == 1:
+            return train_command(*words)
+        together = ("torch.distributed.run", "--standalone", "--nproc_per_node", processes, "-m")
+        size = BATCHES[command] // processes
+        return (
+            sys.executable, "-m", *together, "training.cli", *words,
+            "--ddp_backend", "gloo", "--per_device_train_batch_size", size,
         )  # fmt: skip
 
     def keep_trained(self, names: Iterable[str]) -> None:
@@ -63,15 +80,15 @@ class Stages:
     @contextmanager
     def step(self, step: str, what: str) -> Iterator[None]:
         """Add the minutes of a stage to those that it has had."""
-        file = self.out / "recipe.json"
-        steps = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
-        entry = next((entry for entry in steps if entry["step"] == step), None)
-        if entry is None:
-            steps.append(entry := {"step": step, "what": what, "minutes": 0.0})
         begun_s = time.monotonic()
         try:
             yield
         finally:
+            file = self.out / "recipe.json"
+            steps = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+            entry = next((entry for entry in steps if entry["step"] == step), None)
+            if entry is None:
+                steps.append(entry := {"step": step, "what": what, "minutes": 0.0})
             entry["minutes"] = round(entry["minutes"] + (time.monotonic() - begun_s) / 60, 1)
             self.out.mkdir(parents=True, exist_ok=True)
             file.write_text(json.dumps(steps, indent=1) + "\n", encoding="utf-8")

@@ -150,6 +150,10 @@ def _voice(claimed: Sequence[Claimed], rng: np.random.Generator) -> str:
             for topic, words in about
         ]
         return f"we hear {_joined(nouns)}"
+    if len(about) > 1 and max(len(words) for _, words in about) > 1:
+        # "The pitch is high and varied, and the voice is tense": a list of lists keeps its verbs.
+        clauses = [f"the {topic} is {_joined(words)}" for topic, words in about]
+        return f"{', '.join(clauses[:-1])}, and {clauses[-1]}"
     shared = rng.random() < 0.5
     clauses = [
         f"the {topic} {'' if shared and place else 'is '}{_joined(words)}"

@@ -41,6 +41,7 @@ from training.recipe.voice_data import (
 from training.recipe.voice_heads import fit_voice_heads, heads_of
 from training.recipe.voice_pitch import fit_pitch
 
+PART = 0.001  # of the steps and clips of a run
 VOTED = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
 
 
@@ -280,21 +281,9 @@ def corpora(tmp_path):
     return folder
 
 
-@pytest.fixture
-def few(monkeypatch):
-    """A recipe of few steps and clips."""
-    monkeypatch.setattr(small, "FACES", (3, 4, 1e-3))
-    monkeypatch.setattr(small, "FACES_AND_ACTORS", (3, 4, 1e-3))
-    monkeypatch.setattr(small, "ACTORS", (8, 8))
-    monkeypatch.setattr(small, "VOICES", (3, 1e-3))
-    monkeypatch.setattr(small, "CLIPS", {"train": (6, 1)})
-    monkeypatch.setattr(small, "FACES_SHOWN", 4)
-    monkeypatch.setattr(small, "COLD_START_CLIPS", 3)
-
-
-def test_the_recipe_does_everything_once(corpora, tmp_path, few):
+def test_the_recipe_does_everything_once(corpora, tmp_path):
     out = tmp_path / "out"
-    small.Recipe(corpora, out).run(small.TOWERS, ())
+    small.Recipe(corpora, out, PART).run(small.TOWERS, ())
     towers = {path: path.stat().st_mtime_ns for path in (out / "towers").rglob("*.safetensors")}
     assert {path.parent.name for path in towers} == {"faces", "vision", "audio"}
     model, _ = from_preset("small")
@@ -307,7 +296,7 @@ def test_the_recipe_does_everything_once(corpora, tmp_path, few):
         assert any(name in key for key in moved)
     assert torch.isfinite(model.model.audio(torch.rand(1, 128, 400))).all()
 
-    recipe = small.Recipe(corpora, out)
+    recipe = small.Recipe(corpora, out, PART)
     recipe.run(small.TOWERS, ())
     assert towers == {path: path.stat().st_mtime_ns for path in towers}
     recipe.clips()
@@ -316,7 +305,7 @@ def test_the_recipe_does_everything_once(corpora, tmp_path, few):
     seen = {row.actor for row in rows["cold_start"] if row.actor}
     assert not seen & {row.actor for row in rows["test_voices"]}
     stills = [row for row in rows["cold_start"] if row.is_still]
-    assert len(stills) == 4
+    assert len(stills) == 7
     assert not any("PublicTest" in row.path.name or "Private" in row.path.name for row in stills)
     talk = [row for row in rows["cold_start"] if row.path.suffix == ".wav"]
     assert len(talk) == 4
@@ -365,7 +354,7 @@ def test_pitch_and_voicing_are_read_off_what_a_tower_hears(corpora, tmp_path):
     assert ((new[:, 6] > 0.5) == (other[:, 1] > 0)).mean() > 0.8, "sound that it was not fitted to"
 
 
-def test_towers_that_are_kept_are_not_trained(corpora, tmp_path, few):
+def test_towers_that_are_kept_are_not_trained(corpora, tmp_path):
     home = Path(small.__file__).parents[2] / "benchmarks" / "results" / "small_towers"
     recipe = small.Recipe(corpora, tmp_path / "out")
     recipe.keep(home)
