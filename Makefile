@@ -54,7 +54,7 @@ tiny: $(VENV)/.installed-dev
 
 # The model that knows people, from a folder of corpora of them (docs/corpora.md); an interrupted run is continued.
 small: $(VENV)/.installed-dev
-	$(BIN)/python -m training.recipe.small --corpora "$(CORPORA)" --out runs/small
+	$(BIN)/python -m training.recipe.small --corpora "$(CORPORA)" --out runs/small --seeds $(SEEDS)
 
 clean:
 	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest
