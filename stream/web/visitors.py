@@ -28,6 +28,10 @@ from stream.transport.sender import CaptureLink
 
 MAX_VISITORS = 4
 READY_WITHIN_S = 10.0
+SILENT_S = (
+    20.0  # so long without a frame or a sound: the browser has gone, whatever its connection says
+)
+CLOSED_WITHIN_S = 5.0
 
 
 class VisitorRefused(EmostreamError):
@@ -88,6 +92,8 @@ class Visitor:
         self._on_left = on_left
         self._tasks: list[asyncio.Task[None]] = []
         self._live: set[Modality] = set()
+        self._heard_s = time.monotonic()
+        self._watch: asyncio.Task[None] | None = None
         self._left = False
 
     async def answer(self, sdp: str) -> str:
@@ -110,6 +116,8 @@ class Visitor:
             raise VisitorRefused(f"the browser's offer cannot be used: {error!r:.200}") from error
         if not self._tasks:
             raise VisitorRefused("the browser's offer has neither a camera nor a microphone")
+        self._heard_s = time.monotonic()
+        self._watch = asyncio.create_task(self._leave_when_silent())
         return str(self._peer.localDescription.sdp)
 
     async def leave(self) -> None:
@@ -121,9 +129,15 @@ class Visitor:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._peer.close()
         self._link.send_end()
         await asyncio.to_thread(self._link.close)
+        # Last: the source must not wait for what a lost browser's connection may wait for.
+        await asyncio.wait([asyncio.create_task(self._peer.close())], timeout=CLOSED_WITHIN_S)
+
+    async def _leave_when_silent(self) -> None:
+        while time.monotonic() - self._heard_s < SILENT_S:
+            await asyncio.sleep(1.0)
+        await self.leave()
 
     async def _note_connection(self) -> None:
         if self._peer.connectionState in ("closed", "failed"):
@@ -165,6 +179,7 @@ class Visitor:
         length_s: float = 0.0,
     ) -> float:
         """Capture time of a frame's beginning; the first of a modality says that it is live."""
+        self._heard_s = time.monotonic()
         if modality not in self._live:
             self._live.add(modality)
             self._link.send_state(modality, "live")

@@ -435,7 +435,7 @@ class Recipe(Stages):
         """Train the language model, connector and projector by a command, for each seed; one alone has two cores."""
         missing = [s for s in seeds if not (self.model(row, s) / "config.json").is_file()]
         if command == "sft":
-            flags = ("--validation", self.manifest("validation"), *flags)
+            flags = ("--validation", str(self.manifest("validation")), *flags)
         processes = 2 if len(missing) == 1 < (os.cpu_count() or 1) else 1
         commands = {
             f"{row}-seed{seed}": self.tuning(

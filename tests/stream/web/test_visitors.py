@@ -194,6 +194,36 @@ def test_picture_and_sound_stay_together(
     assert np.median(apart_s) < 0.5
 
 
+KEEP_PEERS = """
+window.peers = [];
+const Peer = RTCPeerConnection;
+window.RTCPeerConnection = class extends Peer {
+  constructor(...given) {
+    super(...given);
+    window.peers.push(this);
+  }
+};
+"""
+
+
+def test_a_visitor_who_falls_silent_is_gone(
+    visitor_browser: Browser, captured: Captured, open_link: str, monkeypatch
+) -> None:
+    """A connection may outlive what it was for: nothing comes, and nobody says that it is over."""
+    monkeypatch.setattr("stream.web.visitors.SILENT_S", 3.0)
+
+    def room() -> int:
+        return json.loads(get(f"{open_link}visit")[2])["room"]
+
+    with visiting(visitor_browser, open_link, FLASH_AND_BEEP + KEEP_PEERS) as page:
+        until(lambda: len(captured.flashes) >= 3)
+        assert room() == 3
+        page.evaluate("peers.flatMap(p => p.getSenders()).forEach(s => s.replaceTrack(null))")
+        until(lambda: room() == 4)
+        again = page.get_by_role("button", name="Use this camera")
+        expect(again).to_be_visible(timeout=60_000)
+
+
 @pytest.mark.parametrize("sdp", ["", "garbage", "v=0\r\n", "\x00" * 70000])
 def test_an_offer_that_is_none_is_refused_and_leaves_nobody(open_link: str, sdp: str) -> None:
     request = urllib.request.Request(
