@@ -56,16 +56,16 @@ _BESIDE: Final[dict[tuple[str, str], tuple[str, ...]]] = {
 _AGREE: Final = (
     "The two agree.",
     "Face and voice agree.",
-    "Both tell the same.",
+    "Both say the same.",
     "Both point the same way.",
 )
 _DIFFER: Final = {
-    "face": ("They do not agree; the face tells more.", "The two differ, and the face tells more."),
-    "voice": ("They do not agree; the voice tells more.", "The two differ, and the voice tells more."),
+    "face": ("They do not agree; the face says more.", "The two differ, and the face says more."),
+    "voice": ("They do not agree; the voice says more.", "The two differ, and the voice says more."),
 }  # fmt: skip
 _ALONE: Final = {
-    "face": ("So it is the face that tells.", "What tells is the face."),
-    "voice": ("So it is the voice that tells.", "What tells is the voice."),
+    "face": ("So it is the face that counts.", "What counts is the face."),
+    "voice": ("So it is the voice that counts.", "What counts is the voice."),
 }
 
 
@@ -116,7 +116,7 @@ def _face(claimed: Sequence[Claimed], rng: np.random.Generator) -> str:
         return f"{_one(('the face shows', 'we see'), rng)} {_joined(nouns)}"
     if len(claimed) == 1:
         return f"there {'are' if _plural(nouns[0]) else 'is'} {nouns[0]} to be seen"
-    most = _clauses(claimed, rng)[:-1]
+    most = _clauses(claimed[:-1], rng)
     used = set().union(*map(_content, most))
     last = min(_options(claimed, "nouns")[-1], key=lambda noun: len(_content(noun) & used))
     return f"{_joined(most)}, with {last}"
@@ -150,11 +150,7 @@ def _voice(claimed: Sequence[Claimed], rng: np.random.Generator) -> str:
             for topic, words in about
         ]
         return f"we hear {_joined(nouns)}"
-    if len(about) > 1 and max(len(words) for _, words in about) > 1:
-        # "The pitch is high and varied, and the voice is tense": a list of lists keeps its verbs.
-        clauses = [f"the {topic} is {_joined(words)}" for topic, words in about]
-        return f"{', '.join(clauses[:-1])}, and {clauses[-1]}"
-    shared = rng.random() < 0.5
+    shared = rng.random() < 0.5 and max(len(words) for _, words in about) == 1
     clauses = [
         f"the {topic} {'' if shared and place else 'is '}{_joined(words)}"
         for place, (topic, words) in enumerate(about)
@@ -163,14 +159,23 @@ def _voice(claimed: Sequence[Claimed], rng: np.random.Generator) -> str:
 
 
 def _clauses(claimed: Sequence[Claimed], rng: np.random.Generator) -> list[str]:
-    """A clause for each claim; a verb that two neighbours share is left out of the second half of the time."""
+    """A clause for each claim, or for two neighbours that are of one thing: "the brows are raised and furrowed".
+
+    A verb that two neighbours share is left out of the second half of the time.
+    """
     out: list[str] = []
-    verb = ""
+    before = ("", "")
     shared = rng.random() < 0.5
     for clause in _different(_options(claimed, "clauses"), rng):
-        own = next((v for v in (" are ", " is ") if v in clause), "")
-        out.append(clause.replace(own, " ", 1) if shared and own and own == verb else clause)
-        verb = own
+        verb = next((v for v in (" are ", " is ") if v in clause), "")
+        thing, _, rest = clause.partition(verb) if verb else (clause, "", "")
+        if verb and before == (thing, verb):
+            out[-1] += f" and {rest}"
+            before = ("", "")
+            continue
+        alike = shared and verb and before[1] == verb
+        out.append(f"{thing} {rest}" if alike else clause)
+        before = (thing, verb)
     return out
 
 
@@ -195,7 +200,10 @@ def _one(options: Sequence[str], rng: np.random.Generator) -> str:
 
 
 def _joined(parts: Sequence[str]) -> str:
-    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + f" and {parts[-1]}"
+    if len(parts) == 1:
+        return parts[0]
+    comma = "," if any(" and " in part for part in parts) else ""
+    return f"{', '.join(parts[:-1])}{comma} and {parts[-1]}"
 
 
 def _pair(words: Sequence[str]) -> str:
