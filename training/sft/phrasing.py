@@ -164,18 +164,17 @@ def _clauses(claimed: Sequence[Claimed], rng: np.random.Generator) -> list[str]:
     A verb that two neighbours share is left out of the second half of the time.
     """
     out: list[str] = []
-    before = ("", "")
     shared = rng.random() < 0.5
+    verb = ""
     for clause in _different(_options(claimed, "clauses"), rng):
-        verb = next((v for v in (" are ", " is ") if v in clause), "")
-        thing, _, rest = clause.partition(verb) if verb else (clause, "", "")
-        if verb and before == (thing, verb):
-            out[-1] += f" and {rest}"
-            before = ("", "")
-            continue
-        alike = shared and verb and before[1] == verb
-        out.append(f"{thing} {rest}" if alike else clause)
-        before = (thing, verb)
+        own = next((v for v in (" are ", " is ") if v in clause), "")
+        thing, _, rest = clause.partition(own or " ")
+        if own and out and out[-1].startswith(f"{thing} ") and " and " not in out[-1]:
+            out[-1] += f" and {rest}" if own == verb else f" and{own}{rest}"
+        else:
+            alike = shared and own and own == verb and " and " not in out[-1]
+            out.append(f"{thing} {rest}" if alike else clause)
+        verb = own
     return out
 
 
