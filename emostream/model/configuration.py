@@ -85,7 +85,7 @@ class EmostreamConfig(Qwen2Config):
             that answer with the label alone.
         frame_crop: What of a frame the model is shown (not a published key): `whole`, or the `face` of one person.
         crop_margin: Side of that face's square, in sides of its box (not a published key).
-        voice_heads: Logits of `towers.VoiceHeads` beside every audio token (not a published key); 0 for none.
+        voice_heads: Numbers of `towers.VoiceHeads` beside every audio token (not a published key); 0 for none.
         label_temperature: By which the log-probabilities of labels are divided before they are scores (not a published
             key); fitted on people that no training saw.
         vision_config, audio_config, gate_config: Configurations of SigLIP, Whisper and BERT. Where SigLIP's has

@@ -83,7 +83,7 @@ _SMALL: dict[str, Any] = {
     "crop_margin": 1.1,
     "mm_hidden_size": 256,
     "audio_hidden_size": 169,
-    "voice_heads": 28,
+    "voice_heads": 32,
     "vision_config": {
         "hidden_size": 256,
         "intermediate_size": 512,

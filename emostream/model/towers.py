@@ -202,7 +202,7 @@ class AudioTower(nn.Module):
 
 
 class VoiceHeads(nn.Linear):
-    """What a window's speech as a whole expresses: linear in mean and spread of its standardised features.
+    """What a window's speech as a whole expresses and does: linear in mean and spread of its standardised features.
 
     Statistics over time are what linear classifiers of voices go by (statistics pooling, Snyder et al. 2018; eGeMAPS,
     Eyben et al. 2016), and what a language model cannot take of tokens by itself. The weights are fitted to optimality
@@ -210,7 +210,7 @@ class VoiceHeads(nn.Linear):
 
     Args:
         width: E, of the features.
-        heads: K, logits: of each corpus' own classifier and of one for all.
+        heads: K, logits of each corpus' own classifier and of one for all, and measures of what the voice does.
     """
 
     def __init__(self, width: int, heads: int):

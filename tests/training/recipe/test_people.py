@@ -21,11 +21,12 @@ from emostream.model.presets import from_preset
 from emostream.model.towers import VoiceHeads
 from emostream.people.voice_baseline import moments, speech_steps
 from tests.training.clips import write_clip
+from training.data.cues import Cues
 from training.data.manifest import Row, read_manifest
 from training.recipe import small
 from training.recipe.loop import renew_norms, run_steps
 from training.recipe.people_faces import augment_faces, soft_target
-from training.recipe.people_rows import neutral_talkers
+from training.recipe.people_rows import TOLD, neutral_talkers
 from training.recipe.people_voices import augment_talk, begin_voices, heard
 from training.recipe.tower_files import read_tower, write_tower
 from training.recipe.voice_data import (
@@ -177,13 +178,23 @@ class Told:
         kind = DEFAULT_LABELS.index(row.label)
         mean = torch.randn(self.width, generator=torch.Generator().manual_seed(int(row.path.name)))
         mean[kind] += 5 if row.heard_s else 3
+        if row.cues is not None:
+            mean[-1] = 0.5 * row.cues.voice["pitch"]
         return torch.stack([mean, torch.full_like(mean, float(row.end_s > 1))])
 
 
 def test_voice_heads_are_fitted_to_each_corpus_and_to_all():
-    heads = VoiceHeads(9, 3 * len(DEFAULT_LABELS))
+    heads = VoiceHeads(9, 3 * len(DEFAULT_LABELS) + len(TOLD))
+    pitch = [None, *(Cues({}, {"pitch": high}) for high in (-1.0, 0.0, 1.0))]
     rows = [
-        face(Path(), path=Path(f"{k}"), label=label, meta={"corpus": corpus}, end_s=1 + k % 10)
+        face(
+            Path(),
+            path=Path(f"{k}"),
+            label=label,
+            meta={"corpus": corpus},
+            end_s=1 + k % 10,
+            cues=pitch[k % 4],
+        )
         for corpus, labels in (("a", DEFAULT_LABELS), ("b", ("sad", "fear")))
         for k, label in enumerate(40 * labels)
     ]
@@ -195,13 +206,21 @@ def test_voice_heads_are_fitted_to_each_corpus_and_to_all():
     with torch.inference_mode():
         tokens = heads.beside(torch.zeros(len(talking), 2, 9), voices[:, 0], voices[:, 1])
     assert torch.equal(tokens[:, 0], tokens[:, 1])
-    logits = tokens[:, 0, 9:].unflatten(1, (3, -1))
+    measures = tokens[:, 0, -len(TOLD) :]
+    logits = tokens[:, 0, 9 : -len(TOLD)].unflatten(1, (3, -1))
     wanted = torch.tensor([DEFAULT_LABELS.index(row.label) for row in talking])
     own = torch.tensor([0 if row.meta["corpus"] == "a" else 1 for row in talking])
     for head in (own, torch.full_like(own, 2)):
         found = logits[torch.arange(len(talking)), head].argmax(-1)
         assert (found == wanted).float().mean() > 0.8
     assert not logits[:, 1, DEFAULT_LABELS.index("happy")].any(), "corpus b has none"
+    told = [
+        (float(m[0]), row.cues.voice["pitch"])
+        for m, row in zip(measures, talking, strict=True)
+        if row.cues
+    ]
+    assert np.corrcoef(np.array(told).T)[0, 1] > 0.9
+    assert not measures[:, 1:].any(), "nothing else was measured"
     silent = torch.zeros(1, 9)
     assert not heads.beside(torch.ones(1, 2, 9), silent, silent)[..., 9:].any()
 
@@ -323,11 +342,12 @@ def test_the_recipe_does_everything_once(corpora, tmp_path):
     word = tiny.model.embed_tokens.weight[theirs.tokenizer("<answer>")["input_ids"]]
     [*ours] = processor.tokenizer("<answer>")["input_ids"]
     assert torch.allclose(tuned.model.embed_tokens.weight[ours].mean(0), word.mean(0), atol=0.02)
-    assert tuned.config.voice_heads == 2 * len(DEFAULT_LABELS), "one corpus, and all of them"
+    numbers = 2 * len(DEFAULT_LABELS) + len(TOLD)
+    assert tuned.config.voice_heads == numbers, "one corpus, and all of them; measures"
 
     recipe.fit_voices([0])
     heads = load_model(recipe.model("base", 0))[0].model.voice_heads
-    told = heads.weight.reshape(2, len(DEFAULT_LABELS), -1).abs().sum(-1) > 0
+    told = heads.weight[: -len(TOLD)].reshape(2, len(DEFAULT_LABELS), -1).abs().sum(-1) > 0
     known = [label in ("happy", "sad") for label in DEFAULT_LABELS]
     assert told.tolist() == [known, known]
 
