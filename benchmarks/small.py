@@ -1,10 +1,12 @@
 """Figures of the small model on people and actors, and the card that ships with it.
 
 python benchmarks/small.py runs/small --ships grpo-seed0 --install
+python benchmarks/small.py runs/other
 python benchmarks/tables.py
 
 The first argument is what `make small` fills. Writes benchmarks/results/small.json and, with `--install`, the model in
-half precision into emostream/assets/small with its card.
+half precision into emostream/assets/small with its card. Without `--ships` the run's seeds and minutes stand beside
+what is in that file.
 """
 
 import argparse
@@ -15,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from provenance import write_result
+from provenance import RESULTS, provenance, write_result
 
 from emostream import load_model, save_model
 from emostream.checkpoint.resolve import SHIPPED
@@ -143,6 +145,18 @@ def talkers(run: Path, model: str) -> dict[str, Any]:
     return {"talkers": {"clips": len(found), "neutral": sum(found)}}
 
 
+def add(run: Path, file: Path) -> None:
+    """Put a further run's seeds beside those of a result file, and how long its stages took."""
+    result = json.loads(file.read_text(encoding="utf-8"))
+    found = every(run)
+    steps = json.loads((run / "recipe.json").read_text(encoding="utf-8"))
+    added = {"provenance": provenance(), "seeds": list(found), "recipe": steps}
+    result["seeds"] |= found
+    result["further_runs"] = [*result.get("further_runs", []), added]
+    file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(added))
+
+
 def _percent(value: float | None) -> float | None:
     return None if value is None else round(100 * value, 1)
 
@@ -153,10 +167,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", type=Path, help="what the recipe filled")
-    parser.add_argument("--ships", required=True, metavar="ROW-seedK", help="which model ships")
+    parser.add_argument("--ships", metavar="ROW-seedK", help="which model ships")
     parser.add_argument("--install", action="store_true", help="put it into the package")
     parser.add_argument("--out", type=Path, help="result file")
     options = parser.parse_args()
+    if options.ships is None:
+        add(options.run, options.out or RESULTS / "small.json")
+        return
     model, processor = load_model(options.run / "models" / options.ships)
     folder = SHIPPED["small"]
     if options.install:

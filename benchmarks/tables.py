@@ -315,6 +315,17 @@ def seeds() -> str:
     return text + _from("small")
 
 
+def minutes() -> str:
+    """`make small`: how long each stage took."""
+    text = ""
+    for result in _results("small"):
+        for run in result.get("further_runs", []):
+            steps = [[step["step"], step["what"], step["minutes"]] for step in run["recipe"]]
+            total = round(sum(step["minutes"] for step in run["recipe"]))
+            text += _table("stage|what|minutes", [*steps, ["all", "", total]])
+    return text + _from("small")
+
+
 def reasons() -> str:
     """`benchmarks/small.py`: whether what is said of people's voices is so."""
     rows = []
@@ -412,6 +423,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "small": small,
     "reasons": reasons,
     "seeds": seeds,
+    "minutes": minutes,
     "model": model,
     "web": web,
     "faithful": faithful,
