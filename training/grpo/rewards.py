@@ -3,7 +3,7 @@
 The paper's two (R1-Omni, arXiv:2503.05379) leave the reasoning free: it may say anything as long as
 the answer is right. Grounding checks what it says against the clip's cues:
 
-    score     = clip((paid - cost) / wanted, 0, 1) * coverage     in [0, 1]
+    score     = clip((paid - cost) / wanted, floor, 1), times coverage if above 0     in [floor, 1]
     grounding = score - 0.5 if the reasoning names a label, else score
 
 - Claims are extracted once each (`training.claims`); saying a thing twice changes nothing.
@@ -18,7 +18,8 @@ the answer is right. Grounding checks what it says against the clip's cues:
 - Nothing is earned by a malformed completion, by fewer claims than `least_claims` (or than the clip
   has to offer), by repetition, or by padding: more than `words_a_claim` words for each claim.
 
-The score does not go below 0, so that an honest attempt never earns less than silence.
+At a `floor` of 0 an attempt never earns less than silence, and so a guess of what cannot be told costs nothing; at -1
+it does.
 
 Of an answer to a counterfactual twin (`training.synth.twins`), whose group answers the clip as well, `intervention`
 takes a cost for each claim that stays though its cause is gone: the share of the clip's answers that make it, at most 1
@@ -62,6 +63,7 @@ class GroundingSettings:
     words_a_claim: int = 16
     distinct_trigrams: float = 0.7
     contradiction_cost: float = 1.0
+    floor: float = 0.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.least_claims <= self.wanted_claims:
@@ -77,6 +79,8 @@ class GroundingSettings:
             raise ConfigError(
                 f"grounding: contradiction_cost is {self.contradiction_cost}; wanted 0 or more"
             )
+        if not -1 <= self.floor <= 0:
+            raise ConfigError(f"grounding: floor is {self.floor}; wanted -1 to 0")
 
 
 def accuracy(completion: str, label: str, labels: Sequence[str] = DEFAULT_LABELS) -> float:
@@ -106,7 +110,7 @@ def grounding(
     labels: Sequence[str] = DEFAULT_LABELS,
     settings: GroundingSettings | None = None,
 ) -> float:
-    """Score the reasoning against what the clip shows, in [-0.5, 1]."""
+    """Score the reasoning against what the clip shows, in [floor - 0.5, 1]."""
     settings = settings or GroundingSettings()
     answer = parse_answer(completion, labels)
     penalty = _NAMING_PENALTY if names_label(answer.think, labels) else 0.0
@@ -172,7 +176,7 @@ def _score(think: str, cues: Cues, settings: GroundingSettings) -> float:
     wrong = len(verdicts.contradicted) + 0.5 * len(verdicts.unverifiable)
     cost = settings.contradiction_cost * wrong
     score = (sum(paid.values()) - cost) / wanted
-    return min(1.0, max(0.0, score)) * _coverage(paid, cues)
+    return min(1.0, score) * _coverage(paid, cues) if score > 0 else max(settings.floor, score)
 
 
 def _pay(claim: Claim, claims: list[Claim], salient: set[tuple[Modality, str, int]]) -> float:

@@ -89,6 +89,14 @@ class GrpoSettings:
         default=1.0,
         metadata={"help": "What a false claim costs in grounding, where a true one pays 1."},
     )
+    least_claims: int = field(
+        default=3,
+        metadata={"help": "Fewer claims than this, or than the clip offers, earn nothing."},
+    )
+    grounding_floor: float = field(
+        default=0.0,
+        metadata={"help": "Least that grounding pays; -1 makes a guess cost more than silence."},
+    )
     labels: list[str] = field(
         default_factory=lambda: list(DEFAULT_LABELS), metadata={"help": "Label set of answers."}
     )
@@ -124,7 +132,11 @@ class GrpoSettings:
         return reward_functions(
             self.rewards,
             tuple(self.labels),
-            GroundingSettings(contradiction_cost=self.contradiction_cost),
+            GroundingSettings(
+                contradiction_cost=self.contradiction_cost,
+                least_claims=self.least_claims,
+                floor=self.grounding_floor,
+            ),
         )
 
 

@@ -1,8 +1,8 @@
 """How clear each cue of a clip is to a reader of the towers' tokens, for reasons that say what can be told.
 
 Cues record what was acted, also what is too slight, covered or drowned in noise to be made out. A model that learns
-to name all of it learns to guess. A classifier on the clip's mean tokens, which has not seen the clip, says how sure
-anyone can be.
+to name all of it learns to guess. A classifier on the clip's mean tokens, which has seen nothing of the person, says
+how sure anyone can be.
 """
 
 import warnings
@@ -28,6 +28,8 @@ from training.sft.compose import Claimed
 
 FOLDS: Final = 4
 LEAST_CLIPS: Final = 100
+#: Where nothing of a modality is clear, its clearest cue is if it is likelier than not.
+LIKELY: Final = 0.5
 _CLAIMS: Final = tuple(SURFACE)
 
 
@@ -50,7 +52,7 @@ def clear_cues(
         seed: Of the folds and the classifiers.
 
     Returns:
-        Clip -> its clear cues, among them the clearest of each modality that has any.
+        Clip -> its clear cues; of a modality that has none, the clearest if it is likelier than not.
 
     Raises:
         ConfigError: There are too few clips with cues to learn from.
@@ -63,7 +65,8 @@ def clear_cues(
         )
     tokens_NH = mean_tokens(model, processor, store, [row for row, _ in told])
     holds_NC = np.array([[_holds(claimed, cues) for claimed in _CLAIMS] for _, cues in told])
-    clearness_NC = held_out_probabilities(tokens_NH, holds_NC, seed)
+    people = [row.actor or str(clip_key(row)) for row, _ in told]
+    clearness_NC = held_out_probabilities(tokens_NH, holds_NC, people, seed)
     return {
         clip_key(row): frozenset(
             _clear(cues.salient(), dict(zip(_CLAIMS, clearness, strict=True)), least)
@@ -73,16 +76,21 @@ def clear_cues(
 
 
 def held_out_probabilities(
-    features_NF: NDArray[np.floating], holds_NC: NDArray[np.bool_], seed: int = 0
+    features_NF: NDArray[np.floating],
+    holds_NC: NDArray[np.bool_],
+    people: Sequence[str],
+    seed: int = 0,
 ) -> NDArray[np.float64]:
-    """(N, C) probability of each statement, by classifiers that were trained on the other folds."""
+    """(N, C) probability of each statement, by classifiers that were trained on other people."""
     out_NC = np.zeros(holds_NC.shape)
-    for seen, held_out in KFold(FOLDS, shuffle=True, random_state=seed).split(features_NF):
+    names, of_N = np.unique(people, return_inverse=True)
+    for _, held_out in KFold(FOLDS, shuffle=True, random_state=seed).split(names):
+        held_N = np.isin(of_N, held_out)
         classifier = token_classifier(seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # it stops early or it does not
-            classifier.fit(features_NF[seen], holds_NC[seen])
-        out_NC[held_out] = classifier.predict_proba(features_NF[held_out])
+            classifier.fit(features_NF[~held_N], holds_NC[~held_N])
+        out_NC[held_N] = classifier.predict_proba(features_NF[held_N])
     return out_NC
 
 
@@ -95,5 +103,7 @@ def _clear(
 ) -> set[Claimed]:
     clear = {claimed for claimed in marked if clearness[claimed] >= least}
     for modality in {claimed[0] for claimed in marked} - {claimed[0] for claimed in clear}:
-        clear.add(max((c for c in marked if c[0] == modality), key=clearness.__getitem__))
+        clearest = max((c for c in marked if c[0] == modality), key=clearness.__getitem__)
+        if clearness[clearest] >= LIKELY:
+            clear.add(clearest)
     return clear

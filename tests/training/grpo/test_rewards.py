@@ -255,7 +255,24 @@ def test_the_papers_rewards_by_name():
     assert [f(completions=[GOOD], label=["surprise"]) for f in functions] == [[1.0], [1.0]]
 
 
+def test_a_guess_costs_more_than_silence_only_below_a_floor_of_zero():
+    wrong = "The pitch is low, the speech is slow and the voice is soft."
+    half = "The brows are raised, the eyes are wide. The pitch is low and the speech is slow."
+    assert score(wrong) == score("") == score(half, contradiction_cost=3) == 0
+    assert score(wrong, floor=-1) == pytest.approx(-3 / 5)
+    assert score(half, floor=-1, contradiction_cost=3) == pytest.approx((2 - 6) / 5)
+    assert score(wrong, floor=-1, contradiction_cost=6) == -1
+    assert score("", floor=-1) == 0
+
+
+def test_a_single_sure_claim_pays_where_few_are_asked_for():
+    assert score("The pitch is high.") == 0
+    assert score("The pitch is high.", least_claims=1) == pytest.approx(1 / 5 * 1 / 2)
+
+
 def test_settings_are_checked():
+    with pytest.raises(ConfigError, match="floor is 0.5"):
+        GroundingSettings(floor=0.5)
     with pytest.raises(ConfigError, match="unknown 'lenght'"):
         reward_functions(["lenght"])
     with pytest.raises(ConfigError, match="least_claims <= wanted_claims"):

@@ -26,13 +26,15 @@ def said(text):
     return {(claim.modality, claim.cue, claim.direction) for claim in extract_claims(text)}
 
 
-def test_a_statement_is_told_from_features_of_other_clips_only():
+def test_a_statement_is_told_from_features_of_other_people_only():
     rng = np.random.default_rng(0)
-    features = rng.normal(size=(2000, 10))
-    holds = np.stack((features[:, 0] > 0, rng.random(2000) < 0.5), 1)
-    told, guessed = held_out_probabilities(features, holds).T
+    person = np.repeat(np.arange(100), 20)
+    features = np.concatenate([rng.normal(size=(2000, 10)), np.eye(100)[person]], 1)
+    of_the_person = (rng.random(100) < 0.5)[person]
+    holds = np.stack((features[:, 0] > 0, of_the_person), 1)
+    told, guessed = held_out_probabilities(features, holds, [f"p{who}" for who in person]).T
     assert np.mean((told > 0.5) == holds[:, 0]) > 0.9
-    assert np.mean((guessed > 0.5) == holds[:, 1]) < 0.6
+    assert np.mean((guessed > 0.5) == holds[:, 1]) < 0.65
 
 
 def clips(count):
@@ -46,7 +48,7 @@ def clips(count):
     return [replace(row, cues=cues(row.label == "happy")) for row in rows(count)]
 
 
-def test_what_features_tell_is_clear_and_of_the_rest_the_clearest_of_a_modality():
+def test_what_features_tell_is_clear_and_of_the_rest_what_is_likelier_than_not():
     model, processor = policy(0)
     acted = clips(480)
     silent = replace(acted[0], path=Path("silent.mp4"), cues=None)
@@ -57,7 +59,9 @@ def test_what_features_tell_is_clear_and_of_the_rest_the_clearest_of_a_modality(
     assert np.mean([LOUD in told for _, told in happy]) > 0.8
     assert np.mean([FAST in told for row, told in happy if FAST in row.cues.salient()]) < 0.5
     others = [(row, clear[clip_key(row)]) for row in acted if row.label != "happy"]
-    assert all(told == frozenset(row.cues.salient()) for row, told in others)
+    assert all(told <= frozenset(row.cues.salient()) for row, told in others)
+    fast = [told for row, told in others if FAST in row.cues.salient()]
+    assert 0 < np.mean([FAST in told for told in fast]) < 1, "even odds"
 
 
 def test_too_few_clips_are_refused():
