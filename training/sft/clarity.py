@@ -17,10 +17,10 @@ from sklearn.model_selection import KFold
 from emostream.errors import ConfigError
 from emostream.model.modeling import EmostreamForCausalLM
 from emostream.model.processor import EmostreamProcessor
-from training.claims.claim import Claim
+from training.claims.claim import EXPRESSION, PROSODY, Claim
 from training.claims.verify import Verdict, judge
 from training.claims.wordings import SURFACE
-from training.data.cues import Cues
+from training.data.cues import Cues, Modality
 from training.data.features import FeatureStore
 from training.data.manifest import Key, Row, clip_key
 from training.evaluation.probe import mean_tokens, token_classifier
@@ -30,6 +30,7 @@ FOLDS: Final = 4
 LEAST_CLIPS: Final = 100
 #: Where nothing of a modality is clear, its clearest cue is if it is likelier than not.
 LIKELY: Final = 0.5
+AT_REST: Final[dict[Modality, str]] = {"face": EXPRESSION, "voice": PROSODY}
 _CLAIMS: Final = tuple(SURFACE)
 
 
@@ -69,7 +70,7 @@ def clear_cues(
     clearness_NC = held_out_probabilities(tokens_NH, holds_NC, people, seed)
     return {
         clip_key(row): frozenset(
-            _clear(cues.salient(), dict(zip(_CLAIMS, clearness, strict=True)), least)
+            _clear(_marked(cues), dict(zip(_CLAIMS, clearness, strict=True)), least)
         )
         for (row, cues), clearness in zip(told, clearness_NC.tolist(), strict=True)
     }
@@ -96,6 +97,14 @@ def held_out_probabilities(
 
 def _holds(claimed: Claimed, cues: Cues) -> bool:
     return judge(Claim(*claimed), cues) is Verdict.SUPPORTED
+
+
+def _marked(cues: Cues) -> list[Claimed]:
+    """What there is to say: each salient cue, and that a face or voice is at rest."""
+    rest: list[Claimed] = [
+        (modality, cue, 0) for modality, cue in AT_REST.items() if cues.at_rest(modality)
+    ]
+    return [*cues.salient(), *rest]
 
 
 def _clear(

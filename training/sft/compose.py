@@ -52,7 +52,8 @@ def compose(
         rng: Chooses words.
         video: Whether the face is spoken of; not where the reader is given no pictures.
         audio: Likewise for the voice.
-        clear: The marked cues that can be told: all of them are mentioned, and no others. If None, the strongest are.
+        clear: The marked cues that can be told, and faces and voices that are at rest: all of them are mentioned, and
+            no others. If None, the strongest are.
 
     Returns:
         A sentence for the face, one for the voice, and one on how they go together; the cues bear out each claim.
@@ -103,11 +104,11 @@ def _say(cues: Cues, modality: Modality) -> list[Claimed]:
 def _only(
     clear: Collection[Claimed], plan: dict[Modality, list[Claimed]]
 ) -> dict[Modality, list[Claimed]]:
-    """What is clear, and that a face or voice is hidden or at rest."""
+    """What is clear, and that a face or voice is hidden."""
     return {
         modality: kept
         for modality, claimed in plan.items()
-        if (kept := [c for c in claimed if c in clear or c[1] not in _ORDER])
+        if (kept := [c for c in claimed if c in clear or c[1] == HIDDEN])
     }
 
 

@@ -271,7 +271,7 @@ def test_a_single_sure_claim_pays_where_few_are_asked_for():
 
 
 def test_settings_are_checked():
-    with pytest.raises(ConfigError, match="floor is 0.5"):
+    with pytest.raises(ConfigError, match=r"floor is 0\.5"):
         GroundingSettings(floor=0.5)
     with pytest.raises(ConfigError, match="unknown 'lenght'"):
         reward_functions(["lenght"])

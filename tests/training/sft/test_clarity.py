@@ -19,6 +19,8 @@ from training.sft.compose import compose
 SMILE = ("face", "lip_corners_up", 1)
 LOUD = ("voice", "loudness", 1)
 FAST = ("voice", "rate", 1)
+STILL = ("face", "expression", 0)
+EVEN = ("voice", "prosody", 0)
 CUES = Cues({"AU12": 0.8, "AU6": 0.7}, {"loudness": 1.5, "rate": 1.2})
 
 
@@ -59,7 +61,8 @@ def test_what_features_tell_is_clear_and_of_the_rest_what_is_likelier_than_not()
     assert np.mean([LOUD in told for _, told in happy]) > 0.8
     assert np.mean([FAST in told for row, told in happy if FAST in row.cues.salient()]) < 0.5
     others = [(row, clear[clip_key(row)]) for row in acted if row.label != "happy"]
-    assert all(told <= frozenset(row.cues.salient()) for row, told in others)
+    assert all(told <= {*row.cues.salient(), STILL, EVEN} for row, told in others)
+    assert np.mean([STILL in told for _, told in others]) == 1
     fast = [told for row, told in others if FAST in row.cues.salient()]
     assert 0 < np.mean([FAST in told for told in fast]) < 1, "even odds"
 
@@ -77,7 +80,9 @@ def test_a_text_mentions_what_is_clear_and_nothing_else():
         assert said(compose(CUES, rng, clear={SMILE, FAST}, video=False)) == {FAST}
         assert compose(CUES, rng, clear=set()) == ""
     rest = Cues({"AU12": 0.0}, {"loudness": 1.5})
-    assert said(compose(rest, rng, clear=set())) == {("face", "expression", 0)}
+    assert compose(rest, rng, clear=set()) == ""
+    assert said(compose(rest, rng, clear={STILL})) == {STILL}
+    assert said(compose(Cues({}, {"loudness": 1.5}), rng, clear=set())) == set()
     many = Cues({unit: 0.8 for unit in ("AU1", "AU2", "AU4", "AU5", "AU6", "AU9", "AU12", "AU17")})
     assert len(said(compose(many, rng, clear=many.salient()))) == len(many.salient()) == 7
 
