@@ -151,7 +151,7 @@ def add(run: Path, file: Path) -> None:
     found = every(run)
     steps = json.loads((run / "recipe.json").read_text(encoding="utf-8"))
     added = {"provenance": provenance(), "seeds": list(found), "recipe": steps}
-    result["seeds"] |= found
+    result["seeds"] = dict(sorted((result["seeds"] | found).items()))
     result["further_runs"] = [*result.get("further_runs", []), added]
     file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(added))
