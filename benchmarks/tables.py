@@ -307,11 +307,20 @@ def seeds() -> str:
     text = ""
     for result in _results("small"):
         models = result["seeds"]
+        kinds = sorted({name.partition("-")[0] for name in models})
+        columns = {}
+        for kind in kinds:
+            own = {name: figures for name, figures in models.items() if name.startswith(f"{kind}-")}
+            columns |= own
+            columns[f"{kind}, mean"] = {
+                what: round(sum(figures[what] for figures in own.values()) / len(own), 1)
+                for what in next(iter(own.values()))
+            }
         rows = [
-            [name, *(figures[name] for figures in models.values())]
-            for name in next(iter(models.values()))
+            [what, *(figures[what] for figures in columns.values())]
+            for what in next(iter(models.values()))
         ]
-        text += _table("|".join(["UAR, live label", *models]), rows)
+        text += _table("|".join(["UAR, live label", *columns]), rows)
     return text + _from("small")
 
 
