@@ -154,7 +154,13 @@ def add(run: Path, file: Path) -> None:
     result["seeds"] = dict(sorted((result["seeds"] | found).items()))
     result["further_runs"] = [*result.get("further_runs", []), added]
     file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_card(result)
     print(json.dumps(added))
+
+
+def write_card(result: dict[str, Any]) -> None:
+    """The card of the model that ships, from its figures."""
+    (SHIPPED["small"] / "README.md").write_text(people_card(result), encoding="utf-8")
 
 
 def _percent(value: float | None) -> float | None:
@@ -196,8 +202,7 @@ def main() -> None:
         "seeds": every(options.run),
     }
     path = write_result("small", measured, options.out)
-    card = people_card(json.loads(path.read_text(encoding="utf-8")))
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    write_card(json.loads(path.read_text(encoding="utf-8")))
 
 
 if __name__ == "__main__":
