@@ -28,9 +28,8 @@ from stream.transport.sender import CaptureLink
 
 MAX_VISITORS = 4
 READY_WITHIN_S = 10.0
-SILENT_S = (
-    20.0  # so long without a frame or a sound: the browser has gone, whatever its connection says
-)
+#: So long without a frame or a sound: the browser has gone, whatever its connection says.
+SILENT_S = 20.0
 CLOSED_WITHIN_S = 5.0
 
 

@@ -56,7 +56,7 @@ def clear_cues(
         Clip -> its clear cues; of a modality that has none, the clearest if it is likelier than not.
 
     Raises:
-        ConfigError: There are too few clips with cues to learn from.
+        ConfigError: There are too few clips with cues to learn from, or too few people in them.
     """
     told = [(row, row.cues) for row in rows if row.cues is not None]
     if len(told) < LEAST_CLIPS:
@@ -67,6 +67,11 @@ def clear_cues(
     tokens_NH = mean_tokens(model, processor, store, [row for row, _ in told])
     holds_NC = np.array([[_holds(claimed, cues) for claimed in _CLAIMS] for _, cues in told])
     people = [row.actor or str(clip_key(row)) for row, _ in told]
+    if len(set(people)) < FOLDS:
+        raise ConfigError(
+            f"clear_from: clips of {len(set(people))} people are too few to tell what is clear of another; wanted "
+            f"{FOLDS} or more, or clear_from 0."
+        )
     clearness_NC = held_out_probabilities(tokens_NH, holds_NC, people, seed)
     return {
         clip_key(row): frozenset(

@@ -71,6 +71,9 @@ def test_too_few_clips_are_refused():
     model, processor = policy(0)
     with pytest.raises(ConfigError, match="clear_from: 12 clips with cues are too few"):
         clear_cues(model, processor, Store(processor), clips(12), 0.5)
+    of_three = [replace(row, actor=f"a{k % 3}") for k, row in enumerate(clips(120))]
+    with pytest.raises(ConfigError, match="clear_from: clips of 3 people are too few"):
+        clear_cues(model, processor, Store(processor), of_three, 0.5)
 
 
 def test_a_text_mentions_what_is_clear_and_nothing_else():
