@@ -331,7 +331,8 @@ def minutes() -> str:
         for run in result.get("further_runs", []):
             steps = [[step["step"], step["what"], step["minutes"]] for step in run["recipe"]]
             # Towers that trained side by side are in the minutes of both together as well.
-            total = sum(m for step, _, m in steps if not step.endswith(" tower"))
+            both = any(step == "towers" for step, _, _ in steps)
+            total = sum(m for step, _, m in steps if not (both and step.endswith(" tower")))
             text += _table("stage|what|minutes", [*steps, ["all", "", round(total)]])
     return text + _from("small")
 

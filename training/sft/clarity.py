@@ -7,7 +7,7 @@ how sure anyone can be.
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,20 +17,20 @@ from sklearn.model_selection import KFold
 from emostream.errors import ConfigError
 from emostream.model.modeling import EmostreamForCausalLM
 from emostream.model.processor import EmostreamProcessor
-from training.claims.claim import EXPRESSION, PROSODY, Claim
+from training.claims.claim import Claim
 from training.claims.verify import Verdict, judge
 from training.claims.wordings import SURFACE
 from training.data.cues import Cues, Modality
 from training.data.features import FeatureStore
 from training.data.manifest import Key, Row, clip_key
 from training.evaluation.probe import mean_tokens, token_classifier
-from training.sft.compose import Claimed
+from training.sft.compose import sayable
+from training.sft.phrasing import Claimed
 
 FOLDS: Final = 4
 LEAST_CLIPS: Final = 100
 #: Where nothing of a modality is clear, its clearest cue is if it is likelier than not.
 LIKELY: Final = 0.5
-AT_REST: Final[dict[Modality, str]] = {"face": EXPRESSION, "voice": PROSODY}
 _CLAIMS: Final = tuple(SURFACE)
 
 
@@ -64,20 +64,21 @@ def clear_cues(
             f"clear_from: {len(told)} clips with cues are too few to tell what is clear; wanted {LEAST_CLIPS} or "
             "more, or clear_from 0."
         )
-    tokens_NH = mean_tokens(model, processor, store, [row for row, _ in told])
-    holds_NC = np.array([[_holds(claimed, cues) for claimed in _CLAIMS] for _, cues in told])
     people = [row.actor or str(clip_key(row)) for row, _ in told]
     if len(set(people)) < FOLDS:
         raise ConfigError(
             f"clear_from: clips of {len(set(people))} people are too few to tell what is clear of another; wanted "
             f"{FOLDS} or more, or clear_from 0."
         )
+    tokens_NH = mean_tokens(model, processor, store, [row for row, _ in told])
+    holds_NC = np.array([[_holds(claimed, cues) for claimed in _CLAIMS] for _, cues in told])
     clearness_NC = held_out_probabilities(tokens_NH, holds_NC, people, seed)
+    marked = [
+        [c for modality in get_args(Modality) for c in sayable(cues, modality)] for _, cues in told
+    ]
     return {
-        clip_key(row): frozenset(
-            _clear(_marked(cues), dict(zip(_CLAIMS, clearness, strict=True)), least)
-        )
-        for (row, cues), clearness in zip(told, clearness_NC.tolist(), strict=True)
+        clip_key(row): frozenset(_clear(claims, dict(zip(_CLAIMS, clearness, strict=True)), least))
+        for (row, _), claims, clearness in zip(told, marked, clearness_NC.tolist(), strict=True)
     }
 
 
@@ -102,14 +103,6 @@ def held_out_probabilities(
 
 def _holds(claimed: Claimed, cues: Cues) -> bool:
     return judge(Claim(*claimed), cues) is Verdict.SUPPORTED
-
-
-def _marked(cues: Cues) -> list[Claimed]:
-    """What there is to say: each salient cue, and that a face or voice is at rest."""
-    rest: list[Claimed] = [
-        (modality, cue, 0) for modality, cue in AT_REST.items() if cues.at_rest(modality)
-    ]
-    return [*cues.salient(), *rest]
 
 
 def _clear(

@@ -64,7 +64,7 @@ def compose(
         given.append("face")
     if audio:
         given.append("voice")
-    plan = {modality: claimed for modality in given if (claimed := _say(cues, modality))}
+    plan = {modality: claimed for modality in given if (claimed := sayable(cues, modality))}
     if clear is not None:
         plan = _only(clear, plan)
     else:
@@ -92,7 +92,7 @@ def corpus_texts(count: int = 2000, seed: int = 0) -> Iterator[str]:
         yield compose(Cues(face, voice, Informative(bool(face), bool(voice))), rng)
 
 
-def _say(cues: Cues, modality: Modality) -> list[Claimed]:
+def sayable(cues: Cues, modality: Modality) -> list[Claimed]:
     """What there is to say of a modality, in order."""
     if cues.hidden(modality):
         return [(modality, HIDDEN, 1)]
