@@ -86,11 +86,13 @@ FACES_SHOWN, COLD_START_CLIPS = 7000, 3200
 SFT = (
     *(*CPU, "--learning_rate", "1e-3", "--label_first", "1.0", "--wordings", "2"),
     *("--num_train_epochs", "3", "--eval_steps", "150", "--save_steps", "150"),
+    *("--clear_from", "0.65"),
 )
 GRPO = (
     *(*CPU, "--learning_rate", "1e-4", "--lr_scheduler_type", "cosine", "--temperature", "0.8"),
     *("--max_steps", "110", "--beta", "0.04", "--rewards", "accuracy", "format", "grounding"),
-    *("--reward_weights", "1", "0.5", "2", "--contradiction_cost", "3"),
+    *("--reward_weights", "1", "0.5", "2", "--contradiction_cost", "6"),
+    *("--least_claims", "1", "--grounding_floor", "-1"),
 )
 #: Test -> flags of `eval`; a name before an @ is that of the manifest.
 TESTS = {
@@ -432,19 +434,22 @@ class Recipe(Stages):
     def tune(
         self, row: str, command: str, start: str, flags: Sequence[str], seeds: Sequence[int]
     ) -> None:
-        """Train the language model, connector and projector by a command, for each seed; one alone has two cores."""
+        """Train the language model, connector and projector by a command, for each seed; one left alone has two cores."""
         missing = [s for s in seeds if not (self.model(row, s) / "config.json").is_file()]
         if command == "sft":
             flags = ("--validation", str(self.manifest("validation")), *flags)
-        processes = 2 if len(missing) == 1 < (os.cpu_count() or 1) else 1
-        commands = {
-            f"{row}-seed{seed}": self.tuning(
-                command, row, start, seed, self.manifest(row), *flags, processes=processes
-            )
-            for seed in missing
-        }
-        self.commands(commands)
-        self.keep_trained(commands)
+        cores = os.cpu_count() or 1
+        for begin in range(0, len(missing), cores):
+            together = missing[begin : begin + cores]
+            processes = 2 if len(together) == 1 < cores else 1
+            commands = {
+                f"{row}-seed{seed}": self.tuning(
+                    command, row, start, seed, self.manifest(row), *flags, processes=processes
+                )
+                for seed in together
+            }
+            self.commands(commands)
+            self.keep_trained(commands)
 
     def calibrate(self, row: str, seed: int) -> None:
         """Fit the temperature of a model's scores on validation people and actors."""
