@@ -120,13 +120,13 @@ class FilePlayer:
                     raise MediaError(f"{error}; {INDEX_AT_END}") from error
                 start_s = self._ask_again(str(error))
                 continue
-            if not self._loop or link.stopped:
+            if link.stopped:
+                break
+            if not self._end_s and not start_s:  # not what another process left of it
+                raise MediaError(f"{self._location}: nothing in it can be decoded")
+            if not self._loop:
                 break
             length_s = _whole_samples(self._end_s)
-            if length_s <= 0.0:
-                raise MediaError(
-                    f"{self._location}: nothing in it can be decoded, let alone in a loop"
-                )
             start_s, self._offset_s = 0.0, self._offset_s + length_s
             self._end_s = 0.0
             self._sent_s.clear()

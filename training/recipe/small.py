@@ -434,7 +434,7 @@ class Recipe(Stages):
     def tune(
         self, row: str, command: str, start: str, flags: Sequence[str], seeds: Sequence[int]
     ) -> None:
-        """Train the language model, connector and projector by a command, for each seed; one left alone has two cores."""
+        """Train language model, connector and projector by a command, for each seed; one left over has two cores."""
         missing = [s for s in seeds if not (self.model(row, s) / "config.json").is_file()]
         if command == "sft":
             flags = ("--validation", str(self.manifest("validation")), *flags)

@@ -1,7 +1,7 @@
 """`emostream run` as its users start it: real processes, sockets and files."""
 
 import json
-import os
+import random
 import signal
 import subprocess
 import sys
@@ -226,10 +226,23 @@ def test_bad_input_gets_one_line_and_exit_two(clip, arguments, said):
 
 def test_a_file_that_is_no_media_ends_with_two(tmp_path):
     junk = tmp_path / "junk.mp4"
-    junk.write_bytes(os.urandom(20_000))
+    junk.write_bytes(random.Random(0).randbytes(20_000))
     done = run_command("run", "--source", str(junk), "--bind", "tcp://127.0.0.1:*")
     assert done.returncode == 2
     assert "junk" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("flags", [(), ("--loop",), ("--pace", "max")])
+def test_a_file_of_which_nothing_decodes_ends_with_two(tmp_path, flags):
+    hollow = write_media(tmp_path / "hollow.mp4", Video(duration_s=3), None)
+    data = bytearray(hollow.read_bytes())
+    begin, end = data.index(b"mdat") + 4, data.index(b"moov") - 4
+    data[begin:end] = random.Random(0).randbytes(end - begin)
+    hollow.write_bytes(data)
+    done = run_command("run", "--source", str(hollow), "--bind", "tcp://127.0.0.1:*", *flags)
+    assert done.returncode == 2
+    assert f"{hollow}: nothing in it can be decoded" in done.stderr
     assert "Traceback" not in done.stderr
 
 
