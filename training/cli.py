@@ -187,6 +187,13 @@ def _add_faithful(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--labels", type=_list, metavar="A,B", help="label set (default: DFEW's)")
     parser.add_argument("--twins", type=_list, metavar="A,B", help="kinds of twins (default: all)")
     parser.add_argument("--edits", type=_list, metavar="A,B", help="edits (default: all)")
+    parser.add_argument(
+        "--features",
+        type=Path,
+        metavar="DIR",
+        help="keep what the frozen towers make of the clips here, for other models with the same towers "
+        "(default: in --out)",
+    )
     parser.add_argument("--device", default="cpu", help="torch device")
     parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="clips at once")
     parser.add_argument("--max-new-tokens", type=int, default=128, metavar="N")
@@ -378,6 +385,7 @@ def _faithful(options: argparse.Namespace) -> None:
             options.out,
             settings,
             model_name=options.model,
+            features=options.features,
             on_progress=step,
         )
     print(f"{options.out / RESULT}: {result['clips']} clips, {len(twins)} twins")

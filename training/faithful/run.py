@@ -4,7 +4,7 @@ OUT/faithful.json   the figures, with 95 % intervals over clips
 OUT/pairs.jsonl     what came of each clip and its twin
 OUT/answers.jsonl   what the model said of each clip, twin and edit
 OUT/clips/          rendered clips and twins, where no manifest was given
-OUT/features/       the towers' features of the clips
+OUT/features/       the towers' features of the clips, unless another folder holds them
 """
 
 import json
@@ -135,6 +135,7 @@ def measure(
     settings: FaithfulSettings | None = None,
     *,
     model_name: str = "",
+    features: Path | None = None,
     on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> dict[str, Any]:
     """Test a model's reasons on clips, their twins and their edits; writes `out/faithful.json` and what it rests on.
@@ -147,6 +148,7 @@ def measure(
         out: Folder for the results.
         settings: What is tested.
         model_name: For the result.
+        features: Folder of the towers' features; `out/features` if None.
         on_progress: Called with what is done, how much and of how much.
 
     Returns:
@@ -169,7 +171,7 @@ def measure(
         model,
         processor,
         everything,
-        out / "features",
+        features or out / "features",
         batch_size=settings.batch_size,
         on_progress=lambda done, total: on_progress("clips encoded", done, total),
     )

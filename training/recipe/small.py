@@ -17,15 +17,12 @@ import argparse
 import itertools
 import json
 import logging
-import multiprocessing
 import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +56,7 @@ from training.recipe.people_rows import (
     voice_cues,
 )
 from training.recipe.people_voices import begin_voices, judge_voices, train_voices
-from training.recipe.stages import CPU, MALLOC, Stages, encode, train_command
+from training.recipe.stages import CPU, MALLOC, Stages, encode_all, train_command
 from training.recipe.tiny import TOWER_SEED
 from training.recipe.tower_data import Arrays, is_held_out, read_shards, render
 from training.recipe.tower_files import read_tower, write_tower
@@ -173,9 +170,9 @@ class Recipe(Stages):
             self.encode(seeds[0])
             self.fit_voices(seeds)
         with self.step("cold start", "SFT on people and actors, for each seed"):
-            self.tune("cold_start", "sft", "base", SFT, seeds)
+            self.train_rows({"cold_start": ("sft", "cold_start", "base", SFT)}, seeds)
         with self.step("tuning", "GRPO, for each seed"):
-            self.tune("grpo", "grpo", "cold_start", GRPO, seeds)
+            self.train_rows({"grpo": ("grpo", "grpo", "cold_start", GRPO)}, seeds)
         with self.step("evaluation", "people and actors that no training saw"):
             for row, seed in itertools.product(("cold_start", "grpo"), seeds):
                 self.calibrate(row, seed)
@@ -407,10 +404,7 @@ class Recipe(Stages):
             return
         names = ("cold_start", "grpo", "speech", "validation")
         rows = [row for name in names for row in read_manifest(self.manifest(name))]
-        processes = os.cpu_count() or 1
-        with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
-            parts = [rows[start::processes] for start in range(processes)]
-            list(pool.map(partial(encode, self.model("base", seed), self.features), parts))
+        encode_all(self.model("base", seed), self.features, rows)
         done.write_text(json.dumps({"clips": len(rows)}) + "\n", encoding="utf-8")
 
     def fit_voices(self, seeds: Sequence[int]) -> None:
@@ -430,26 +424,6 @@ class Recipe(Stages):
             assert heads is not None
             heads.load_state_dict(load_file(done))
             save_model(model, processor, self.model("base", seed))
-
-    def tune(
-        self, row: str, command: str, start: str, flags: Sequence[str], seeds: Sequence[int]
-    ) -> None:
-        """Train language model, connector and projector by a command, for each seed; one left over has two cores."""
-        missing = [s for s in seeds if not (self.model(row, s) / "config.json").is_file()]
-        if command == "sft":
-            flags = ("--validation", str(self.manifest("validation")), *flags)
-        cores = os.cpu_count() or 1
-        for begin in range(0, len(missing), cores):
-            together = missing[begin : begin + cores]
-            processes = 2 if len(together) == 1 < cores else 1
-            commands = {
-                f"{row}-seed{seed}": self.tuning(
-                    command, row, start, seed, self.manifest(row), *flags, processes=processes
-                )
-                for seed in together
-            }
-            self.commands(commands)
-            self.keep_trained(commands)
 
     def calibrate(self, row: str, seed: int) -> None:
         """Fit the temperature of a model's scores on validation people and actors."""
@@ -501,7 +475,7 @@ class Recipe(Stages):
         """Manifest of one of `CORPORA`, of rendered tests, or of what the language model is shown."""
         if name in ("test", "ood"):
             return self.out / "corpora" / name / "manifest.jsonl"
-        return self.out / "manifests" / f"{name}.jsonl"
+        return super().manifest(name)
 
     def rows(self, name: str) -> list[Row]:
         """Its rows."""

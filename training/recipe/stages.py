@@ -1,14 +1,18 @@
 """What recipes of several commands share: one process a core, a log for each, and how long each stage took."""
 
+import itertools
 import json
 import logging
+import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -30,6 +34,8 @@ MALLOC = {
     "MALLOC_TRIM_THRESHOLD_": "8000000000",
     "MALLOC_TOP_PAD_": "200000000",
 }
+Stage = tuple[str, str, str, tuple[object, ...]]
+"""Of a row: `sft` or `grpo`, its part of the corpus, the row to start from, flags."""
 
 
 class Stages:
@@ -47,6 +53,10 @@ class Stages:
     def model(self, row: str, seed: int) -> Path:
         """Checkpoint of a row of the table."""
         return self.out / "models" / f"{row}-seed{seed}"
+
+    def manifest(self, name: str) -> Path:
+        """Manifest of a part of the corpora."""
+        return self.out / "manifests" / f"{name}.jsonl"
 
     def tuning(
         self,
@@ -71,6 +81,27 @@ class Stages:
             sys.executable, "-m", *together, "training.cli", *words,
             "--ddp_backend", "gloo", "--per_device_train_batch_size", size,
         )  # fmt: skip
+
+    def train_rows(self, rows: Mapping[str, Stage], seeds: Iterable[int]) -> None:
+        """Train rows for each seed, a core each; one that would be left over alone has two. What is there stays."""
+        missing = [
+            (row, seed)
+            for row, seed in itertools.product(rows, seeds)
+            if not (self.model(row, seed) / "config.json").is_file()
+        ]
+        cores = os.cpu_count() or 1
+        alone = len(missing) - 1 if len(missing) % cores == 1 < cores else len(missing)
+        for together, processes in ((missing[:alone], 1), (missing[alone:], 2)):
+            commands = {}
+            for row, seed in together:
+                command, part, start, flags = rows[row]
+                if command == "sft":
+                    flags = ("--validation", self.manifest("validation"), *flags)
+                commands[f"{row}-seed{seed}"] = self.tuning(
+                    command, row, start, seed, self.manifest(part), *flags, processes=processes
+                )
+            self.commands(commands)
+            self.keep_trained(commands)
 
     def keep_trained(self, names: Iterable[str]) -> None:
         """Put what runs have trained, each named as `ROW-seedK`, among the models."""
@@ -128,6 +159,14 @@ class Stages:
             raise EmostreamError(
                 f"{self.name}: {', '.join(failed)} failed; see {logs / failed[0]}.log. The same command continues."
             )
+
+
+def encode_all(checkpoint: Path, features: Path, rows: Sequence[Row]) -> None:
+    """The towers' features of clips, in a process a core."""
+    processes = os.cpu_count() or 1
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+        parts = [rows[start::processes] for start in range(processes)]
+        list(pool.map(partial(encode, checkpoint, features), parts))
 
 
 def encode(checkpoint: Path, features: Path, rows: Sequence[Row]) -> None:

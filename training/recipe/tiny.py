@@ -18,13 +18,10 @@ import argparse
 import itertools
 import json
 import logging
-import multiprocessing
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from emostream import load_model, save_model
@@ -33,7 +30,7 @@ from emostream.model.presets import from_preset
 from training.data.features import cache_features
 from training.data.manifest import read_manifest, write_manifest
 from training.evaluation.probe import fused_classifier
-from training.recipe.stages import CPU, MALLOC, Stages, encode, train_command
+from training.recipe.stages import CPU, MALLOC, Stage, Stages, encode_all, train_command
 from training.recipe.tower_data import is_held_out, render
 from training.sft.compose import corpus_texts
 
@@ -72,8 +69,6 @@ REWARDS = {
     "grpo_paper": ("paper_accuracy", "paper_format", "--reward_weights", "1", "1"),
 }
 SPLITS = ("test", "ood")
-Stage = tuple[str, str, str, tuple[str, ...]]
-"""Of a row: command, part of the corpus, row to start from, flags."""
 ROWS = ("base", "cold_start", "label_only", "grpo_paper", "grpo", "grpo_clear")
 HEADLINE = ("cold_start", "label_only", "grpo_paper", "grpo", "clear", "grpo_clear")
 
@@ -185,10 +180,7 @@ class Recipe(Stages):
         tests = {"validation": read_manifest(self.manifest("validation"))}
         tests |= {split: read_manifest(self.manifest(split)) for split in SPLITS}
         everything = [row for part in (*rows.values(), *tests.values()) for row in part]
-        processes = os.cpu_count() or 1
-        with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
-            parts = [everything[start::processes] for start in range(processes)]
-            list(pool.map(partial(encode, self.model("base", seed), self.features), parts))
+        encode_all(self.model("base", seed), self.features, everything)
         store = cache_features(model, processor, everything, self.features)
         scores = fused_classifier(
             model, processor, store, [*rows["cold_start"], *rows["rl"]], tests
@@ -199,20 +191,20 @@ class Recipe(Stages):
 
     def cold_start(self, seeds: Sequence[int]) -> None:
         """SFT on reasoned answers."""
-        self._train_models({"cold_start": ("sft", "cold_start", "base", COLD_START)}, seeds)
+        self.train_rows({"cold_start": ("sft", "cold_start", "base", COLD_START)}, seeds)
 
     def tune(self, seeds: Sequence[int]) -> None:
         """Label-only SFT and both kinds of GRPO from the cold start."""
         runs: dict[str, Stage] = {"label_only": ("sft", "rl", "cold_start", LABEL_ONLY)}
         for row, rewards in REWARDS.items():
             runs[row] = ("grpo", "rl", "cold_start", (*GRPO, "--rewards", *rewards))
-        self._train_models(runs, seeds)
+        self.train_rows(runs, seeds)
 
     def tune_clear(self, seeds: Sequence[int]) -> None:
         """SFT on reasons without what cannot be told, then grounded GRPO."""
         grounded = (*GRPO_CLEAR, "--rewards", *REWARDS["grpo"])
-        self._train_models({"clear": ("sft", "rl", "cold_start", CLEAR)}, seeds)
-        self._train_models({"grpo_clear": ("grpo", "rl", "clear", grounded)}, seeds)
+        self.train_rows({"clear": ("sft", "rl", "cold_start", CLEAR)}, seeds)
+        self.train_rows({"grpo_clear": ("grpo", "rl", "clear", grounded)}, seeds)
 
     def evaluate(self, seeds: Sequence[int]) -> None:
         """Every row on both test sets."""
@@ -230,19 +222,7 @@ class Recipe(Stages):
         """Manifest of a part of the training corpus, or of a test set."""
         if name in SPLITS:
             return self.out / "corpora" / name / "manifest.jsonl"
-        return self.out / "manifests" / f"{name}.jsonl"
-
-    def _train_models(self, runs: Mapping[str, Stage], seeds: Sequence[int]) -> None:
-        """Train rows of the table."""
-        commands = {}
-        for (row, (command, part, start, flags)), seed in itertools.product(runs.items(), seeds):
-            if _in_table(row, seed) and not (self.model(row, seed) / "config.json").is_file():
-                extra = ("--validation", self.manifest("validation")) if command == "sft" else ()
-                commands[f"{row}-seed{seed}"] = self.tuning(
-                    command, row, start, seed, self.manifest(part), *extra, *flags
-                )
-        self.commands(commands)
-        self.keep_trained(commands)
+        return super().manifest(name)
 
 
 def _in_table(row: str, seed: int) -> bool:

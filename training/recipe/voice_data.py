@@ -10,9 +10,13 @@ Shape suffixes: F mel bands, M mel frames (10 ms each), B windows.
 import hashlib
 import json
 import logging
+import multiprocessing
+import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -119,28 +123,23 @@ def read_voices(
         mels, pitches, begins, kept = [], [], [0], []
         bounds, lengths, measures = [], [], []
         seen: set[bytes] = set()
-        for place, row in enumerate(ordered):
-            sound = _sound(row)
-            part = spoken(sound)
-            speech = levelled(sound, part)
-            digest = hashlib.sha256(speech.tobytes()).digest()
-            if digest in seen or len(speech) < extractor.n_fft:
-                logger.info(
-                    "%s: left out, %s", row.name, "too short" if digest not in seen else "a copy"
-                )
-                continue
-            seen.add(digest)
-            mel = log_mel(speech, extractor).T
-            mels.append(mel.numpy().astype(np.float16))
-            pitches.append(_pitch(speech, len(mel)))
-            begins.append(begins[-1] + len(mel))
-            kept.append(place)
-            bounds.append((part.start / SAMPLE_RATE_HZ, part.stop / SAMPLE_RATE_HZ))
-            lengths.append(len(sound) / SAMPLE_RATE_HZ)
-            found = measure_voice(sound)
-            measures.append(None if found is None else asdict(found))
-            if place % 500 == 499:
-                say(f"voices: {place + 1} of {len(ordered)} utterances decoded")
+        with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
+            heard = pool.map(partial(_hear, extractor=extractor), ordered, chunksize=20)
+            for place, (row, utterance) in enumerate(zip(ordered, heard, strict=True)):
+                if utterance is None or utterance.digest in seen:
+                    why = "too short" if utterance is None else "a copy"
+                    logger.info("%s: left out, %s", row.name, why)
+                    continue
+                seen.add(utterance.digest)
+                mels.append(utterance.mel)
+                pitches.append(utterance.pitch)
+                begins.append(begins[-1] + len(utterance.mel))
+                kept.append(place)
+                bounds.append(utterance.bounds_s)
+                lengths.append(utterance.length_s)
+                measures.append(utterance.measures)
+                if place % 500 == 499:
+                    say(f"voices: {place + 1} of {len(ordered)} utterances decoded")
         np.save(folder / "mel.npy", np.concatenate(mels))
         np.save(folder / "pitch.npy", np.concatenate(pitches))
         known = {"kept": kept, "begins": begins, "bounds_s": bounds, "lengths_s": lengths}
@@ -158,10 +157,37 @@ def read_voices(
     )
 
 
-def _sound(row: Row) -> NDArray[np.float32]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Utterance:
+    """One of `Voices`, and a hash of its sound."""
+
+    mel: NDArray[np.float16]
+    pitch: NDArray[np.float16]
+    bounds_s: tuple[float, float]
+    length_s: float
+    measures: dict[str, Any] | None
+    digest: bytes
+
+
+def _hear(row: Row, extractor: WhisperFeatureExtractor) -> _Utterance | None:
+    """An utterance; None if there is too little speech in it."""
+    torch.set_num_threads(1)
     clip = load_clip(row.path, 1, row.start_s, row.end_s, need={"audio"})
     assert clip.audio is not None
-    return clip.audio
+    part = spoken(clip.audio)
+    speech = levelled(clip.audio, part)
+    if len(speech) < extractor.n_fft:
+        return None
+    mel = log_mel(speech, extractor).T
+    found = measure_voice(clip.audio)
+    return _Utterance(
+        mel=mel.numpy().astype(np.float16),
+        pitch=_pitch(speech, len(mel)),
+        bounds_s=(part.start / SAMPLE_RATE_HZ, part.stop / SAMPLE_RATE_HZ),
+        length_s=len(clip.audio) / SAMPLE_RATE_HZ,
+        measures=None if found is None else asdict(found),
+        digest=hashlib.sha256(speech.tobytes()).digest(),
+    )
 
 
 def spoken(pcm: NDArray[np.float32]) -> slice:

@@ -51,7 +51,10 @@ def test_on_clips_without_twins_or_cues_only_edits_and_votes_are_left(tmp_path, 
     ]
     write_manifest(tmp_path / "m.jsonl", rows)
     given = ("--model", checkpoint, "--manifest", tmp_path / "m.jsonl", "--out", tmp_path / "out")
-    assert run(*given, "--edits", "hidden,other_sound") == 0
+    features = tmp_path / "features"
+    assert run(*given, "--edits", "hidden,other_sound", "--features", features) == 0
+    assert any(features.iterdir())
+    assert not (tmp_path / "out" / "features").exists()
     result = json.loads((tmp_path / "out" / "faithful.json").read_text())
     assert (result["clips"], result["twins"], result["probes"]) == (2, {}, {})
     assert result["edits"]["hidden"]["pairs"] == 2
