@@ -82,7 +82,7 @@ CLIPS = {"train": (4400, 1), "test": (1050, 0), "ood": (700, 0)}
 FACES_SHOWN, COLD_START_CLIPS = 7000, 3200
 SFT = (
     *(*CPU, "--learning_rate", "1e-3", "--label_first", "1.0", "--wordings", "2"),
-    *("--num_train_epochs", "3", "--eval_steps", "150", "--save_steps", "150"),
+    *("--num_train_epochs", "3", "--eval_steps", "500", "--save_steps", "150"),
     *("--clear_from", "0.65"),
 )
 GRPO = (
