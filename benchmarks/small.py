@@ -100,6 +100,8 @@ def measure(run: Path, model: str) -> dict[str, Any]:
                 "live_uar": _percent(result["label_first"]["uar"]),
                 "reasoned_uar": _percent(result["uar"]),
                 "supported": _percent(result["claim_support_rate"]),
+                "recall": _percent(result["cue_recall"]),
+                "claims_a_clip": round(result["claims_a_clip"], 1),
                 "skipped": sum(result["skipped"].values()),
             }
     return {
@@ -133,6 +135,14 @@ def every(run: Path) -> dict[str, dict[str, float | None]]:
             for split, models in found["actors"].items():
                 figures[f"actors, {split}"] = models["small"]["live_uar"]
                 figures[f"claims that hold, {split}"] = models["small"]["supported"]
+                figures[f"marked cues mentioned, {split}"] = models["small"]["recall"]
+                figures[f"claims a clip, {split}"] = models["small"]["claims_a_clip"]
+            for heard, test in HEARD.items():
+                told = reasons(folder / test / RESULT)
+                figures[f"claims that hold, voices, {heard} s heard"] = told["claim_support_rate"][
+                    "value"
+                ]
+                figures[f"claims a clip, voices, {heard} s heard"] = told["claims_a_clip"]
             out[folder.name] = figures
     return out
 
@@ -201,6 +211,10 @@ def main() -> None:
         },
         "seeds": every(options.run),
     }
+    file = options.out or RESULTS / "small.json"
+    if file.is_file():  # how long it took from nothing
+        before = json.loads(file.read_text(encoding="utf-8"))
+        measured["further_runs"] = before.get("further_runs", [])
     path = write_result("small", measured, options.out)
     write_card(json.loads(path.read_text(encoding="utf-8")))
 
