@@ -100,7 +100,9 @@ def reasons(events: Iterable[Event], duration_s: float) -> list[Run]:
         start_s = max(0.0, reasoning.window.start_s, out[-1].end_s if out else 0.0)
         end_s = min(reasoning.window.end_s, duration_s)
         if start_s < end_s:
-            out.append(Run(start_s, end_s, f"{reasoning.answer}: {reasoning.think}"))
+            answer = reasoning.answer or "no answer"
+            text = f"{answer}: {reasoning.think}" if reasoning.think else answer
+            out.append(Run(start_s, end_s, text))
     return out
 
 

@@ -42,7 +42,9 @@ class LslBridge:
                 outlets = self._outlets[event.source] = _Outlets(self._lsl, event)
             outlets.push_label(event, self._clock_s(event))
         elif isinstance(event, Reasoning) and event.done and outlets is not None:
-            outlets.push_marker(f"reasoning/{event.answer}: {event.think}", self._clock_s(event))
+            answer = event.answer or "no answer"
+            text = f"{answer}: {event.think}" if event.think else answer
+            outlets.push_marker(f"reasoning/{text}", self._clock_s(event))
 
     def _clock_s(self, event: Event) -> float:
         """The capture time on LSL's clock."""

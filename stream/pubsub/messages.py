@@ -291,7 +291,8 @@ class Reasoning(_Envelope, frozen=True, kw_only=True):
 
     Attributes:
         window: The stretch (start_s, end_s] of the source clock that the message speaks of.
-        think: The explanation so far, whole in every message, so that a lost one costs nothing.
+        think: The explanation so far, whole in every message, so that a lost one costs nothing; empty if nothing stands
+            out.
         answer: The label that the explanation ends with; null until done, and after it when none
             could be read.
         agrees_with_label: Whether answer is the label published for the same window; null until done.

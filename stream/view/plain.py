@@ -51,7 +51,7 @@ class PlainLines:
                 if event.done:
                     answer = "no answer" if event.answer is None else clean(event.answer)
                     agrees = "agrees" if event.agrees_with_label else "does not agree"
-                    text = f"{answer}, {agrees} with the label: {clean(event.think)}"
+                    text = f"{answer}, {agrees} with the label: {clean(words.told(event))}"
                     self._write(event, "reasoning", text)
             case _:
                 condition = (event.state, event.detail)

@@ -35,7 +35,7 @@ def reasons(view: SourceView, look: Look, width: int, height: int) -> list[Text]
     reasoning = view.reasoning
     if reasoning is None:
         return [styled("Why", "bold").append("  no reasons given yet", "dim")][:height]
-    text = wrap(look.clean(reasoning.think), width - 2)  # leaves room for … and ▌
+    text = wrap(look.clean(told(reasoning)), width - 2)  # leaves room for … and ▌
     room = height - 1
     if len(text) > room > 0:
         text = text[-room:]
@@ -48,11 +48,16 @@ def reasons(view: SourceView, look: Look, width: int, height: int) -> list[Text]
         if earlier is view.earlier[0]:
             rows.append(styled(""))
         row = styled(f"{_age_s(view, earlier):4.0f} s  ").append_text(_verdict(earlier, look))
-        row.append("  ").append(look.clean(earlier.think[: 2 * width]))
+        row.append("  ").append(look.clean(told(earlier)[: 2 * width]))
         row = crop(row, width, look.fit("…"))
         row.stylize("dim")
         rows.append(row)
     return rows[:height]
+
+
+def told(reasoning: Reasoning) -> str:
+    """The explanation as people read it: a model may have an answer and nothing to say of it."""
+    return reasoning.think.strip() or ("Nothing stands out." if reasoning.done else "")
 
 
 def _answer(view: SourceView, reasoning: Reasoning, look: Look, width: int) -> Text:

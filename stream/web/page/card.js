@@ -133,7 +133,7 @@ export class Card {
   }
 
   paintReason(reason) {
-    this.find("blockquote").textContent = reason?.think || (reason && !reason.done ? "…" : "No reasons yet.");
+    this.find("blockquote").textContent = reason?.think || (reason ? (reason.done ? "Nothing stands out." : "…") : "No reasons yet.");
     let words = "";
     if (reason?.done) {
       const agrees = reason.agrees_with_label ? "as the label of its window" : "unlike the label of its window";

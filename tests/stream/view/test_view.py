@@ -271,6 +271,8 @@ def test_reasons_grow_and_their_end_stays_in_sight() -> None:
     assert "sad ✗ the label was happy" in text
     text = shown(reduced(label(), reasoning(answer=None, agrees_with_label=False)), 80, 24)
     assert "no answer" in text
+    text = shown(reduced(label(), reasoning(think="")), 80, 24)
+    assert "Nothing stands out." in text
 
 
 def test_before_the_first_label_it_says_what_is_waited_for() -> None:
@@ -428,6 +430,7 @@ def test_piped_it_writes_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
             publisher.publish(label(modalities=Modalities(video="missing", audio="ok")))
             publisher.publish(reasoning(done=False, answer=None, agrees_with_label=None))
             publisher.publish(reasoning(answer="sad", agrees_with_label=False))
+            publisher.publish(reasoning(think=""))
             publisher.publish(status(state="stopped"))
 
         publisher.publish(status(state="starting", detail="loading tiny"))
@@ -441,8 +444,9 @@ def test_piped_it_writes_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
         "cam0  status     live",
         "cam0  label      happy 60%, this window happy 70%, 63 ms, video missing",
         "cam0  reasoning  sad, does not agree with the label: The corners of the mouth rise.",
+        "cam0  reasoning  happy, agrees with the label: Nothing stands out.",
         "cam0  status     stopped",
-        "cam0: 1 labels, happy 100%. 0 of 1 reasoned answers agree with their label. "
+        "cam0: 1 labels, happy 100%. 1 of 2 reasoned answers agree with their label. "
         "Latency 63 ms (median), 63 ms (95th percentile). Lost: 1 frames, 20 ms of audio.",
     ]
     assert state.over
