@@ -320,7 +320,7 @@ def seeds() -> str:
             [what, *(figures[what] for figures in columns.values())]
             for what in next(iter(models.values()))
         ]
-        text += _table("|".join(["UAR, live label", *columns]), rows)
+        text += _table("|".join(["per cent; UAR of the live label", *columns]), rows)
     return text + _from("small")
 
 
