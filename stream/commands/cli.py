@@ -31,6 +31,8 @@ from stream.windows.config import InferenceConfig
 
 if TYPE_CHECKING:
     from stream.capture.sources import Source
+    from stream.pubsub.client import EmotionClient
+    from stream.pubsub.messages import Event
 
 EXIT_USER_ERROR = 2
 
@@ -471,13 +473,16 @@ def _watch(options: argparse.Namespace) -> None:
 def _record(options: argparse.Namespace) -> None:
     from stream.pubsub.recording import Recorder
 
-    with _on_signals(), _client(options) as client, Recorder(options.out) as recorder:
+    stop = _SetBySignals()
+    with (
+        _on_signals(lambda *_: stop.set()),
+        _client(options) as client,
+        Recorder(options.out) as recorder,
+    ):
         print(f"recording {options.connect} to {options.out}; Ctrl-C ends it", file=sys.stderr)
-        try:
-            for event in client:
-                recorder.write(event)
-        except KeyboardInterrupt:
-            print(f"{recorder.messages} messages written to {options.out}", file=sys.stderr)
+        for event in _received(client, stop):
+            recorder.write(event)
+        print(f"{recorder.messages} messages written to {options.out}", file=sys.stderr)
 
 
 def _replay(options: argparse.Namespace) -> None:
@@ -507,6 +512,9 @@ class _SetBySignals(threading.Event):
     def set(self) -> None:
         self._was_set = True
 
+    def is_set(self) -> bool:
+        return self._was_set
+
     def wait(self, timeout: float | None = None) -> bool:
         end_s = math.inf if timeout is None else time.monotonic() + timeout
         while not self._was_set and (left_s := end_s - time.monotonic()) > 0:
@@ -523,10 +531,20 @@ def _bridge(options: argparse.Namespace) -> None:
         if options.protocol == "lsl"
         else OscBridge(options.to, insecure=options.insecure)
     )
-    with _on_signals(), bridge, _client(options) as client:
+    stop = _SetBySignals()
+    with _on_signals(lambda *_: stop.set()), bridge, _client(options) as client:
         print(f"bridging {options.connect} to {options.protocol}; Ctrl-C ends it", file=sys.stderr)
-        for event in client:
+        for event in _received(client, stop):
             bridge.send(event)
+
+
+def _received(client: "EmotionClient", stop: threading.Event) -> "Iterator[Event]":
+    """What a client receives until `stop`: an exception that a signal raises anywhere may be lost in a destructor."""
+    from stream.pubsub.client import ReceiveTimeout
+
+    while not stop.is_set():
+        with suppress(ReceiveTimeout):
+            yield client.recv(timeout_ms=250)
 
 
 def _table(options: argparse.Namespace) -> None:

@@ -1,6 +1,7 @@
 """The bridges as commands, between a real publisher and a real receiver of each protocol, on this host alone."""
 
 import itertools
+import signal
 import socket
 import subprocess
 import sys
@@ -14,6 +15,8 @@ import pytest
 from pythonosc.osc_bundle import OscBundle
 
 from stream.bridges.bridge import captured_unix_s
+from stream.bridges.osc import OscBridge
+from stream.commands.cli import main
 from stream.pubsub.client import EmotionClient
 from stream.pubsub.messages import Label
 from stream.pubsub.publisher import Publisher
@@ -232,6 +235,20 @@ def test_a_replay_feeds_a_bridge_as_the_live_stream_did(tmp_path: Path, osc: soc
     assert [name for name, _, _ in seen] == ["happy", "sad", "fear"]
     for _, _, age_s in seen:  # as old as a label was then, not as the recording
         assert LATENCY.total / 1000 <= age_s < WAIT_S
+
+
+def test_a_signal_ends_a_bridge_even_in_a_destructor(
+    publisher: Publisher, osc: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There Python drops exceptions; liblsl's outlets are closed in one, which takes a while."""
+
+    class Closing:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(OscBridge, "send", lambda self, event: Closing())
+    publisher.publish(label())
+    assert main(["bridge", "osc", "--connect", publisher.endpoint, *to(osc)]) == 0
 
 
 def test_the_instant_of_an_event() -> None:
