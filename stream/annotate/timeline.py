@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from msgspec import structs
 
 from stream.annotate.results import Run
-from stream.pubsub.messages import Event, Label, Reasoning
+from stream.pubsub.messages import Event, Label, Reasoning, in_words
 
 if TYPE_CHECKING:
     from emostream.people.presence import Scene
@@ -100,9 +100,7 @@ def reasons(events: Iterable[Event], duration_s: float) -> list[Run]:
         start_s = max(0.0, reasoning.window.start_s, out[-1].end_s if out else 0.0)
         end_s = min(reasoning.window.end_s, duration_s)
         if start_s < end_s:
-            answer = reasoning.answer or "no answer"
-            text = f"{answer}: {reasoning.think}" if reasoning.think else answer
-            out.append(Run(start_s, end_s, text))
+            out.append(Run(start_s, end_s, in_words(reasoning)))
     return out
 
 

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from emostream.errors import ConfigError
 from stream.bridges.bridge import captured_unix_s
-from stream.pubsub.messages import Event, Label, Reasoning
+from stream.pubsub.messages import Event, Label, Reasoning, in_words
 
 #: Outlets answer this host's questions alone; LSL's own default is the whole site.
 _THIS_HOST = "[multicast]\nResolveScope = machine\n[log]\nlevel = -2\n"
@@ -42,9 +42,7 @@ class LslBridge:
                 outlets = self._outlets[event.source] = _Outlets(self._lsl, event)
             outlets.push_label(event, self._clock_s(event))
         elif isinstance(event, Reasoning) and event.done and outlets is not None:
-            answer = event.answer or "no answer"
-            text = f"{answer}: {event.think}" if event.think else answer
-            outlets.push_marker(f"reasoning/{text}", self._clock_s(event))
+            outlets.push_marker(f"reasoning/{in_words(event)}", self._clock_s(event))
 
     def _clock_s(self, event: Event) -> float:
         """The capture time on LSL's clock."""

@@ -473,9 +473,8 @@ def _watch(options: argparse.Namespace) -> None:
 def _record(options: argparse.Namespace) -> None:
     from stream.pubsub.recording import Recorder
 
-    stop = _SetBySignals()
     with (
-        _on_signals(lambda *_: stop.set()),
+        _stopped_by_signals() as stop,
         _client(options) as client,
         Recorder(options.out) as recorder,
     ):
@@ -493,9 +492,8 @@ def _replay(options: argparse.Namespace) -> None:
     if not options.file.is_file():
         raise RecordingError(f"cannot read {options.file}: there is no such file")
     keys = None if options.curve is None else security.load_server_keys(options.curve)
-    stop = _SetBySignals()
     with (
-        _on_signals(lambda *_: stop.set()),
+        _stopped_by_signals() as stop,
         Publisher(
             options.bind, curve=keys, insecure=options.insecure, session=replay_session()
         ) as publisher,
@@ -522,6 +520,14 @@ class _SetBySignals(threading.Event):
         return self._was_set
 
 
+@contextmanager
+def _stopped_by_signals() -> "Iterator[_SetBySignals]":
+    """What Ctrl-C and SIGTERM set: an exception that they raise anywhere may be lost in a destructor."""
+    stop = _SetBySignals()
+    with _on_signals(lambda *_: stop.set()):
+        yield stop
+
+
 def _bridge(options: argparse.Namespace) -> None:
     from stream.bridges.lsl import LslBridge
     from stream.bridges.osc import OscBridge
@@ -531,15 +537,14 @@ def _bridge(options: argparse.Namespace) -> None:
         if options.protocol == "lsl"
         else OscBridge(options.to, insecure=options.insecure)
     )
-    stop = _SetBySignals()
-    with _on_signals(lambda *_: stop.set()), bridge, _client(options) as client:
+    with _stopped_by_signals() as stop, bridge, _client(options) as client:
         print(f"bridging {options.connect} to {options.protocol}; Ctrl-C ends it", file=sys.stderr)
         for event in _received(client, stop):
             bridge.send(event)
 
 
 def _received(client: "EmotionClient", stop: threading.Event) -> "Iterator[Event]":
-    """What a client receives until `stop`: an exception that a signal raises anywhere may be lost in a destructor."""
+    """What a client receives until `stop`."""
     from stream.pubsub.client import ReceiveTimeout
 
     while not stop.is_set():

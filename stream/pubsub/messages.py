@@ -427,6 +427,12 @@ def encode(event: Event, encoding: Encoding = "json") -> list[bytes]:
         ) from error
 
 
+def in_words(reasoning: Reasoning) -> str:
+    """The answer and, where there is one, its explanation, as one text."""
+    answer = reasoning.answer or "no answer"
+    return f"{answer}: {reasoning.think}" if reasoning.think else answer
+
+
 def decode(frames: Sequence[bytes]) -> Event:
     """Event of a multipart message `[topic, payload]` in either encoding.
 

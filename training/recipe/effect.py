@@ -14,11 +14,7 @@ behind towers and projectors of the shipped tiny model, and takes as many minute
 there is not run again. `benchmarks/effect.py` makes the tables.
 """
 
-import argparse
 import itertools
-import logging
-import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,11 +22,10 @@ from pathlib import Path
 import numpy as np
 
 from emostream import load_model, save_model
-from emostream.errors import EmostreamError
 from emostream.labels import DEFAULT_LABELS
 from emostream.model.presets import from_preset
 from training.data.manifest import Row, read_manifest, write_manifest
-from training.recipe.stages import CPU, MALLOC, Stage, Stages, encode_all, train_command
+from training.recipe.stages import CPU, Stage, Stages, encode_all, run_for_seeds, train_command
 from training.recipe.tower_data import is_held_out
 from training.sft.compose import corpus_texts
 from training.synth.twins import MANIFEST
@@ -202,18 +197,7 @@ def mislabelled(rows: Sequence[Row], share: float) -> list[Row]:
 
 def main() -> None:
     """Command line of the recipe."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, default=Path("runs/effect"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="N")
-    options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    os.environ.update(MALLOC)  # for the processes of all stages
-    try:
-        Recipe(options.out).run(options.seeds)
-    except EmostreamError as error:
-        sys.exit(str(error))
+    run_for_seeds(Recipe, __doc__, Path("runs/effect"))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What recipes of several commands share: one process a core, a log for each, and how long each stage took."""
 
+import argparse
 import itertools
 import json
 import logging
@@ -9,11 +10,12 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -179,3 +181,25 @@ def encode(checkpoint: Path, features: Path, rows: Sequence[Row]) -> None:
 def train_command(*words: object) -> tuple[object, ...]:
     """The words of an `emostream-train` command."""
     return (sys.executable, "-m", "training.cli", *words)
+
+
+def run_for_seeds(recipe: Callable[[Path], Any], description: str | None, out: Path) -> None:
+    """Command line of a recipe whose `run` takes seeds.
+
+    Args:
+        recipe: Makes it of the folder that everything goes to.
+        description: What the command says of itself.
+        out: That folder, where none is named.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=out)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="N")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    os.environ.update(MALLOC)  # for the processes of all stages
+    try:
+        recipe(options.out).run(options.seeds)
+    except EmostreamError as error:
+        sys.exit(str(error))

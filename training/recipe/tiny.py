@@ -14,7 +14,6 @@ than 0 repeat what follows the towers, for the rows in HEADLINE. Label-only SFT 
 start and see the same clips; grpo_clear is first shown reasons without what cannot be told (clear).
 """
 
-import argparse
 import itertools
 import json
 import logging
@@ -25,12 +24,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from emostream import load_model, save_model
-from emostream.errors import EmostreamError
 from emostream.model.presets import from_preset
 from training.data.features import cache_features
 from training.data.manifest import read_manifest, write_manifest
 from training.evaluation.probe import fused_classifier
-from training.recipe.stages import CPU, MALLOC, Stage, Stages, encode_all, train_command
+from training.recipe.stages import CPU, Stage, Stages, encode_all, run_for_seeds, train_command
 from training.recipe.tower_data import is_held_out, render
 from training.sft.compose import corpus_texts
 
@@ -231,18 +229,7 @@ def _in_table(row: str, seed: int) -> bool:
 
 def main() -> None:
     """Command line of the recipe."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, default=Path("runs/tiny"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="N")
-    options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    os.environ.update(MALLOC)  # for the processes of all stages
-    try:
-        Recipe(options.out).run(options.seeds)
-    except EmostreamError as error:
-        sys.exit(str(error))
+    run_for_seeds(Recipe, __doc__, Path("runs/tiny"))
 
 
 if __name__ == "__main__":
