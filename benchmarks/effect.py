@@ -9,8 +9,10 @@ Writes benchmarks/results/effect.json and docs/pictures/effect.png.
 
 import argparse
 import json
+import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,12 @@ from provenance import write_result
 
 from training.evaluation.table import Run, compare, read_runs
 from training.faithful.pairs import Pair, rates
-from training.recipe.effect import REASONING, SETS
+from training.recipe.effect import FULL, REASONING, SETS
 
 PICTURE = Path(__file__).resolve().parent.parent / "docs" / "pictures" / "effect.png"
-#: Way -> what it is compared with.
 LABELS, PAPER, WIDE = "label_only", "grpo_paper", "grpo_paper_16"
+#: Set of clips -> how GRPO was tried on it.
+TRIED = {name: (PAPER, WIDE) if name == FULL else (PAPER,) for name in SETS}
 SHOWN = {"label_first_uar": "live label", "uar": "reasoned answer"}
 
 
@@ -38,13 +41,17 @@ def main() -> None:
     runs = read_runs(options.runs / "eval")
     sets = {
         name: {
-            way: side_by_side(runs, ("cold_start", f"{LABELS}_{name}", f"{way}_{name}"))
-            for way in (PAPER, WIDE)
+            way: in_short(
+                side_by_side(runs, {"cold_start": "", LABELS: f"_{name}", way: f"_{name}"})
+            )
+            for way in ways
         }
-        for name in SETS
+        for name, ways in TRIED.items()
     }
     measured = {
-        "sets": sets,
+        "sets": {name: {"clips": SETS[name][0], "wrong": SETS[name][1]} for name in SETS},
+        "found": sets,
+        "minutes": minutes(options.runs / "logs"),
         "rewards": side_by_side(runs, REASONING),
         "faithful": by_row(options.runs / "faithful"),
         "recipe": json.loads((options.runs / "recipe.json").read_text(encoding="utf-8")),
@@ -53,11 +60,41 @@ def main() -> None:
     draw(sets)
 
 
-def side_by_side(runs: Sequence[Run], rows: Sequence[str]) -> dict[str, Any]:
-    """Split -> the rows' figures, and what the last gains over the others."""
-    chosen = sorted((run for run in runs if run.row in rows), key=lambda run: rows.index(run.row))
-    splits: dict[str, Any] = compare(chosen)["splits"]
+def side_by_side(runs: Sequence[Run], rows: Mapping[str, str]) -> dict[str, Any]:
+    """Split -> figures of rows, and what the last gains over the others.
+
+    Args:
+        runs: All there are.
+        rows: What a row is called -> what its folder's name has behind that.
+    """
+    named = {f"{row}{suffix}": row for row, suffix in rows.items()}
+    chosen = [replace(run, row=named[run.row]) for run in runs if run.row in named]
+    order = list(rows)
+    splits: dict[str, Any] = compare(sorted(chosen, key=lambda run: order.index(run.row)))["splits"]
     return splits
+
+
+def in_short(splits: dict[str, Any]) -> dict[str, Any]:
+    """Of figures side by side, those of the labels."""
+    return {
+        name: {
+            "clips": split["clips"],
+            "rows": {row: {m: of[m] for m in SHOWN} for row, of in split["rows"].items()},
+            "ahead": {d["against"]: {m: d[m] for m in SHOWN} for d in split["differences"]},
+        }
+        for name, split in splits.items()
+    }
+
+
+def minutes(logs: Path) -> dict[str, float]:
+    """Row -> minutes that its training took on average, from what its logs say of a step."""
+    taken = defaultdict(list)
+    for path in sorted(logs.glob("*-seed*.log")):
+        said = re.findall(r"step \d+/(\d+) .* ([\d.]+) s/step", path.read_text(encoding="utf-8"))
+        if said:
+            steps, seconds = said[-1]
+            taken[path.name.rpartition("-seed")[0]].append(int(steps) * float(seconds) / 60)
+    return {row: round(sum(values) / len(values), 1) for row, values in taken.items()}
 
 
 def by_row(folder: Path) -> dict[str, dict[str, Any]]:
@@ -69,9 +106,8 @@ def by_row(folder: Path) -> dict[str, dict[str, Any]]:
             pair = Pair(**json.loads(line))
             found[row][pair.kind].append(pair)
     return {
-        row: {kind: rates(pairs) for kind, pairs in found[row].items()}
-        for row in REASONING
-        if row in found
+        row: {kind: rates(pairs) for kind, pairs in found[f"{row}{suffix}"].items()}
+        for row, suffix in REASONING.items()
     }
 
 
@@ -86,17 +122,20 @@ def draw(sets: dict[str, Any]) -> None:
             axes = panels[row, column]
             axes.axvline(0, color="0.6", linewidth=1)
             for way, colour, shift in ((PAPER, "tab:blue", -0.14), (WIDE, "tab:orange", 0.14)):
-                for place, name in enumerate(names):
-                    gain = gained(sets[name][way][split], f"{LABELS}_{name}", measure)
-                    low, high = gain["interval"]
-                    axes.plot([100 * low, 100 * high], [place + shift] * 2, color=colour)
-                    axes.plot(
-                        100 * gain["value"],
-                        place + shift,
-                        "o",
-                        color=colour,
-                        label=("groups of 8", "groups of 16")[way == WIDE] if not place else None,
-                    )
+                gains = {
+                    place + shift: gained(sets[name][way][split], measure)
+                    for place, name in enumerate(names)
+                    if way in sets[name]
+                }
+                for height, gain in gains.items():
+                    axes.plot([100 * end for end in gain["interval"]], [height] * 2, color=colour)
+                axes.plot(
+                    [100 * gain["value"] for gain in gains.values()],
+                    list(gains),
+                    "o",
+                    color=colour,
+                    label=("groups of 8", "groups of 16")[way == WIDE],
+                )
             axes.set_yticks(range(len(names)), [spoken(name) for name in names])
             axes.set_title(f"{split}, {title}", fontsize=10)
     panels[0, 0].invert_yaxis()
@@ -106,9 +145,9 @@ def draw(sets: dict[str, Any]) -> None:
     figure.savefig(PICTURE, dpi=110)
 
 
-def gained(split: dict[str, Any], against: str, measure: str) -> dict[str, Any]:
-    """What the last row of a split gains over another."""
-    gain: dict[str, Any] = next(d for d in split["differences"] if d["against"] == against)[measure]
+def gained(split: dict[str, Any], measure: str) -> dict[str, Any]:
+    """What the last row of a split gains over SFT on labels alone."""
+    gain: dict[str, Any] = split["ahead"][LABELS][measure]
     return gain
 
 

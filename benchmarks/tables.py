@@ -387,6 +387,89 @@ _FAITHFUL = ("sensitivity", "specificity", "label_kept", "label_as_told", "answe
 _READER = ("consistency", "accuracy", "shuffled", "composed")
 
 
+def effect() -> str:
+    """`benchmarks/effect.py`: GRPO with the paper's rewards and SFT on labels alone, by set of clips."""
+    text = ""
+    for result in _results("effect"):
+        rows, gains = [], []
+        for name, ways in result["found"].items():
+            of = result["sets"][name]
+            clips = f"{of['clips']:,}" + (f", {of['wrong']:.0%} wrong" if of["wrong"] else "")
+            figures = {
+                row: [ways[way][split]["rows"][row] for split in ("test", "ood")]
+                for way in ways
+                for row in ("cold_start", "label_only", way)
+            }
+            if not rows:
+                rows.append(["–", "–", "–", *_both_answers(figures["cold_start"])])
+            for row in ("label_only", *ways):
+                minutes = result["minutes"][f"{row}_{name}"]
+                rows.append([clips, _WAYS[row], minutes, *_both_answers(figures[row])])
+            for way, splits in ways.items():
+                ahead = [splits[split]["ahead"]["label_only"] for split in ("test", "ood")]
+                gains.append([clips, _WAYS[way], *_both_answers(ahead, sign=True)])
+        measures = "test, live label|test, answer|ood, live label|ood, answer"
+        text += _table(f"clips with labels|tuned by|minutes|{measures}", rows) + "\n"
+        text += _table(f"clips with labels|ahead of SFT on labels|{measures}", gains) + "\n"
+        text += "UAR in per cent, means over seeds, with 95 % bootstrap intervals over clips and seeds; "
+        text += "the second table is in points, paired. Minutes are of a core, of training. "
+        text += "The first row is the cold start that all others go on from.\n"
+    return text + _from("effect")
+
+
+_WAYS = {
+    "label_only": "SFT on labels alone",
+    "grpo_paper": "GRPO, groups of 8",
+    "grpo_paper_16": "GRPO, groups of 16",
+}
+
+
+def _both_answers(splits: list[Result], *, sign: bool = False) -> list[str]:
+    return [
+        _in_points(found[name], sign=sign)
+        for found in splits
+        for name in ("label_first_uar", "uar")
+    ]
+
+
+def _in_points(figure: Result, *, sign: bool) -> str:
+    plus = "+" if sign else ""
+    value, low, high = (100 * number for number in (figure["value"], *figure["interval"]))
+    return f"{value:{plus}.1f} ({low:{plus}.1f} to {high:{plus}.1f})"
+
+
+def rewards() -> str:
+    """`benchmarks/effect.py`: what other rewards bring to reasons."""
+    return "".join(markdown({"splits": r["rewards"]}) for r in _results("effect")) + _from("effect")
+
+
+def followed() -> str:
+    """`benchmarks/effect.py`: whether reasons follow what is changed, by reward."""
+    text = ""
+    for result in _results("effect"):
+        rows = [
+            [
+                TITLES[row],
+                *(_share(found[kind], name) for name, kinds in _FOLLOWED for kind in kinds),
+            ]
+            for row, found in result["faithful"].items()
+        ]
+        head = [f"{kind}, {_WENT[name]}" for name, kinds in _FOLLOWED for kind in kinds]
+        text += _table("|".join(["model", *head]), rows)
+        pairs = next(iter(result["faithful"].values()))
+        text += "\nPercent, with 95 % bootstrap intervals over clips; "
+        text += ", ".join(f"{kind} {found['pairs']}" for kind, found in pairs.items())
+        text += " pairs of three seeds.\n"
+    return text + _from("effect")
+
+
+_FOLLOWED = (
+    ("sensitivity", ("face_cue", "voice_cue", "face", "voice")),
+    ("specificity", ("face_cue", "voice_cue", "take")),
+)
+_WENT = {"sensitivity": "went", "specificity": "stayed"}
+
+
 def _share(found: Result, name: str) -> str:
     if found[name] is None:
         return "–"
@@ -437,6 +520,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "minutes": minutes,
     "model": model,
     "web": web,
+    "effect": effect,
+    "rewards": rewards,
+    "followed": followed,
     "faithful": faithful,
     "voices": voices,
     "recognition": recognition,

@@ -28,6 +28,7 @@ TITLES: Final = {
     "label_only": "then SFT on labels alone",
     "grpo_paper": "then GRPO, the paper's rewards",
     "grpo": "then GRPO, grounded",
+    "grpo_intervention": "then GRPO, grounded and by intervention",
     "grpo_clear": "then SFT on what is clear and GRPO, grounded",
 }
 """Name of a row's folder -> what tables call it, in their order."""
