@@ -20,6 +20,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from provenance import write_result
 
+from emostream.answers import parse_answer
+from training.evaluation.results import PREDICTIONS
 from training.evaluation.table import Run, compare, read_runs
 from training.faithful.pairs import Pair, rates
 from training.recipe.effect import FULL, REASONING, SETS
@@ -52,6 +54,7 @@ def main() -> None:
         "sets": {name: {"clips": SETS[name][0], "wrong": SETS[name][1]} for name in SETS},
         "found": sets,
         "minutes": minutes(options.runs / "logs"),
+        "without_reasons": without_reasons(options.runs / "eval"),
         "rewards": side_by_side(runs, REASONING),
         "faithful": by_row(options.runs / "faithful"),
         "recipe": json.loads((options.runs / "recipe.json").read_text(encoding="utf-8")),
@@ -95,6 +98,16 @@ def minutes(logs: Path) -> dict[str, float]:
             steps, seconds = said[-1]
             taken[path.name.rpartition("-seed")[0]].append(int(steps) * float(seconds) / 60)
     return {row: round(sum(values) / len(values), 1) for row, values in taken.items()}
+
+
+def without_reasons(folder: Path) -> dict[str, list[int]]:
+    """Row -> for each seed, how many answers to `test` give no reasons."""
+    counts = defaultdict(list)
+    for path in sorted(folder.glob(f"*/test/{PREDICTIONS}")):
+        texts = [json.loads(line)["text"] for line in path.read_text(encoding="utf-8").splitlines()]
+        row = path.parts[-3].rpartition("-seed")[0]
+        counts[row].append(sum(not parse_answer(text).think for text in texts))
+    return dict(counts)
 
 
 def by_row(folder: Path) -> dict[str, dict[str, Any]]:

@@ -401,19 +401,23 @@ def effect() -> str:
                 for row in ("cold_start", "label_only", way)
             }
             if not rows:
-                rows.append(["–", "–", "–", *_both_answers(figures["cold_start"])])
+                silent = ", ".join(map(str, result["without_reasons"]["cold_start"]))
+                rows.append(["–", "–", "–", *_both_answers(figures["cold_start"]), silent])
             for row in ("label_only", *ways):
-                minutes = result["minutes"][f"{row}_{name}"]
-                rows.append([clips, _WAYS[row], minutes, *_both_answers(figures[row])])
+                folder = f"{row}_{name}"
+                silent = ", ".join(map(str, result["without_reasons"][folder]))
+                cells = [result["minutes"][folder], *_both_answers(figures[row]), silent]
+                rows.append([clips, _WAYS[row], *cells])
             for way, splits in ways.items():
                 ahead = [splits[split]["ahead"]["label_only"] for split in ("test", "ood")]
                 gains.append([clips, _WAYS[way], *_both_answers(ahead, sign=True)])
         measures = "test, live label|test, answer|ood, live label|ood, answer"
-        text += _table(f"clips with labels|tuned by|minutes|{measures}", rows) + "\n"
+        text += _table(f"clips with labels|tuned by|minutes|{measures}|no reasons", rows) + "\n"
         text += _table(f"clips with labels|ahead of SFT on labels|{measures}", gains) + "\n"
         text += "UAR in per cent, means over seeds, with 95 % bootstrap intervals over clips and seeds; "
         text += "the second table is in points, paired. Minutes are of a core, of training. "
-        text += "The first row is the cold start that all others go on from.\n"
+        text += "The first row is the cold start that all others go on from. "
+        text += "The last column counts answers to `test` that give no reasons, for each seed.\n"
     return text + _from("effect")
 
 
@@ -459,7 +463,7 @@ def followed() -> str:
         pairs = next(iter(result["faithful"].values()))
         text += "\nPercent, with 95 % bootstrap intervals over clips; "
         text += ", ".join(f"{kind} {found['pairs']}" for kind, found in pairs.items())
-        text += " pairs of three seeds.\n"
+        text += " pairs, over all seeds.\n"
     return text + _from("effect")
 
 
