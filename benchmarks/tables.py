@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from training.evaluation.table import TITLES, markdown
+from training.evaluation.table import TITLES, markdown, percent
 from training.faithful.edits import EDITS
 from training.synth.twins import KINDS
 
@@ -236,7 +236,7 @@ def recognised() -> str:
         test, ood = (result["splits"][split]["rows"] for split in ("test", "ood"))
         for name, found in test.items():
             cells = [
-                _percent(figures[key])
+                percent(figures[key], interval=False)
                 for figures in (found, ood[name])
                 for key in ("uar", "label_first_uar", "claim_support_rate", "cue_recall")
             ]
@@ -430,16 +430,8 @@ _WAYS = {
 
 def _both_answers(splits: list[Result], *, sign: bool = False) -> list[str]:
     return [
-        _in_points(found[name], sign=sign)
-        for found in splits
-        for name in ("label_first_uar", "uar")
+        percent(found[name], sign=sign) for found in splits for name in ("label_first_uar", "uar")
     ]
-
-
-def _in_points(figure: Result, *, sign: bool) -> str:
-    plus = "+" if sign else ""
-    value, low, high = (100 * number for number in (figure["value"], *figure["interval"]))
-    return f"{value:{plus}.1f} ({low:{plus}.1f} to {high:{plus}.1f})"
 
 
 def rewards() -> str:
@@ -501,10 +493,6 @@ def _claims_cell(entry: Result | None) -> str:
     rate = entry["claims_of_marked"]
     low, high = rate["interval"]
     return f"{100 * rate['share']:.0f} ({100 * low:.0f} to {100 * high:.0f})"
-
-
-def _percent(figure: Result) -> str:
-    return "–" if figure["value"] is None else f"{100 * figure['value']:.1f}"
 
 
 #: Name in a document's marker -> the table.

@@ -214,15 +214,15 @@ def _figures(split: Result) -> list[str]:
         lines.append(f"| {_FUSED_TITLE} | 1 | {scores} |{' – |' * 6} {100 * gain:+.1f} |")
     for row, found in split["rows"].items():
         cells = [
-            _percent(found["war"]),
-            _percent(found["uar"]),
-            _percent(found["label_first_uar"]),
-            _percent(found["format_rate"], interval=False),
-            _percent(found["claim_support_rate"]),
+            percent(found["war"]),
+            percent(found["uar"]),
+            percent(found["label_first_uar"]),
+            percent(found["format_rate"], interval=False),
+            percent(found["claim_support_rate"]),
             "–" if (claims := found["claims_a_clip"]["value"]) is None else f"{claims:.1f}",
-            _percent(found["cue_recall"]),
-            _percent(found["agreement"], interval=False),
-            _percent(found["fusion_gain"], sign=True),
+            percent(found["cue_recall"]),
+            percent(found["agreement"], interval=False),
+            percent(found["fusion_gain"], sign=True),
         ]
         lines.append(f"| {' | '.join([_title(row), str(len(found['seeds'])), *cells])} |")
     return lines
@@ -234,7 +234,7 @@ def _differences(differences: Sequence[Result]) -> list[str]:
     )
     lines = [f"| {_title(differences[0]['row'])}, {head} |", f"|---|{'---:|' * head.count('|')}"]
     for found in differences:
-        cells = [_percent(found[name], sign=True) for name in COMPARED]
+        cells = [percent(found[name], sign=True) for name in COMPARED]
         lines.append(f"| {' | '.join([_title(found['against']), *cells])} |")
     return lines
 
@@ -243,7 +243,8 @@ def _title(row: str) -> str:
     return TITLES.get(row, row.replace("_", " "))
 
 
-def _percent(found: Result, *, interval: bool = True, sign: bool = False) -> str:
+def percent(found: Result, *, interval: bool = True, sign: bool = False) -> str:
+    """A share, or a difference of two (`sign`), as a cell of a table."""
     if found["value"] is None:
         return "–"
     plus = "+" if sign else ""
