@@ -10,6 +10,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -355,35 +356,54 @@ def _pair(scores: Result) -> str:
     return f"{scores['accuracy']} / {scores['uar']}"
 
 
-def faithful() -> str:
+def faithful(model: str) -> str:
     """`benchmarks/faithful.py`: what came of each kind of change, then probes and reader."""
     text = ""
-    for result in _results("faithful"):
-        for split, found in sorted(result["splits"].items(), reverse=True):  # test, then ood
+    for result in _results(f"faithful_{model}"):
+        for split, title in _FAITHFUL_TESTS.items():
+            found = result["splits"].get(split)
+            if found is None:
+                continue
             rows = []
             for group, kinds in (("twins", KINDS), ("edits", EDITS)):
                 for kind, rates in ((k, found[group][k]) for k in kinds if k in found[group]):
                     cells = [_share(rates, name) for name in _FAITHFUL]
                     rows.append([f"{group[:-1]}: {kind}", rates["pairs"], *cells])
-            head = "changed|pairs|claims that went|claims that stayed|label kept|label as told|answer falls by"
-            text += f"**{split}**, {found['clips']} clips\n\n" + _table(head, rows) + "\n"
+            head = "changed|pairs|claims that went|claims that stayed|claims that came|label kept|label as told"
+            head += "|answer falls by"
+            text += f"**{title}**, {found['clips']} clips\n\n" + _table(head, rows) + "\n"
             probes = [
                 f"{name} {_share(found['probes'][name], 'accuracy')}"
                 for name in ("face", "voice")
                 if name in found["probes"]
             ]
-            reader = found["reader"]
-            read = {name: _share(reader, name) for name in _READER}
-            text += f"Probes, the true statement likelier: {', '.join(probes)}. The reader names from the reasons "
-            text += f"its answer in {read['consistency']} and the truth in {read['accuracy']}; the answer from another "
-            text += f"clip's in {read['shuffled']}; the truth from composed texts in {read['composed']}.\n\n"
+            if probes:
+                text += f"Probes, the true statement likelier: {', '.join(probes)}.\n\n"
+            if "people" in title:  # its texts are of rendered actors
+                continue
+            read = {name: _share(found["reader"], name) for name in _READER}
+            text += f"The reader names from the reasons the model's answer in {read['consistency']} and the truth in "
+            text += f"{read['accuracy']}; the answer from another clip's in {read['shuffled']}; the truth from "
+            text += f"composed texts in {read['composed']}.\n\n"
         text += "Percent, with 95 % bootstrap intervals over clips.\n"
-    return text + _from("faithful")
+    return text + _from(f"faithful_{model}")
 
 
-_FAITHFUL = ("sensitivity", "specificity", "label_kept", "label_as_told", "answer_falls_by")
-
-
+_FAITHFUL_TESTS = {
+    "test": "test",
+    "ood": "ood",
+    "voices": "people's voices, nothing heard before",
+    "voices_known": "people's voices, 60 s heard before",
+    "faces": "people's faces",
+}
+_FAITHFUL = (
+    "sensitivity",
+    "specificity",
+    "comes",
+    "label_kept",
+    "label_as_told",
+    "answer_falls_by",
+)
 _READER = ("consistency", "accuracy", "shuffled", "composed")
 
 
@@ -515,7 +535,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "effect": effect,
     "rewards": rewards,
     "followed": followed,
-    "faithful": faithful,
+    "faithful_small": partial(faithful, "small"),
+    "faithful_tiny": partial(faithful, "tiny"),
     "voices": voices,
     "recognition": recognition,
     "recognised": recognised,

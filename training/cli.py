@@ -160,13 +160,7 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
         help="of both, video, audio, shuffled_audio (default: all)",
     )
     parser.add_argument("--instruction", help="question of the prompt")
-    parser.add_argument(
-        "--heard-s",
-        type=float,
-        default=0.0,
-        metavar="N",
-        help="how long each actor was heard before, in his other clips (default: 0)",
-    )
+    _add_heard(parser)
     parser.add_argument("--seed", type=int, default=0, help="of samples and shuffled sound")
 
 
@@ -198,6 +192,17 @@ def _add_faithful(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="clips at once")
     parser.add_argument("--max-new-tokens", type=int, default=128, metavar="N")
     parser.add_argument("--instruction", help="question of the prompt")
+    _add_heard(parser)
+
+
+def _add_heard(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--heard-s",
+        type=float,
+        default=0.0,
+        metavar="N",
+        help="how long each actor was heard before, in his other clips (default: 0)",
+    )
 
 
 def _add_training(
@@ -366,11 +371,12 @@ def _faithful(options: argparse.Namespace) -> None:
         "instruction",
         "labels",
         "edits",
+        "heard_s",
     )
     given = {name: getattr(options, name) for name in names}
     given["kinds"] = options.twins
     settings = FaithfulSettings(**{name: v for name, v in given.items() if v is not None})
-    rows, twins = find_clips(options.manifest, options.out, settings)
+    clips = find_clips(options.manifest, options.out, settings)
 
     from emostream import load_model
     from emostream.devices import resolve_device
@@ -380,15 +386,14 @@ def _faithful(options: argparse.Namespace) -> None:
         result = measure(
             model,
             processor,
-            rows,
-            twins,
+            clips,
             options.out,
             settings,
             model_name=options.model,
             features=options.features,
             on_progress=step,
         )
-    print(f"{options.out / RESULT}: {result['clips']} clips, {len(twins)} twins")
+    print(f"{options.out / RESULT}: {result['clips']} clips, {len(clips.twins)} twins")
 
 
 def _compare(options: argparse.Namespace) -> None:

@@ -85,7 +85,7 @@ def decode_clip(
         edit: What is done to the clip before anything is cut out of it.
     """
     if row.is_still:
-        return _decode_still(processor, row, config)
+        return _decode_still(processor, row, config, edit)
     try:
         clip = load_clip(row.path, config.num_frames, row.start_s, row.end_s, need=need)
     except MediaError as error:
@@ -120,11 +120,15 @@ def decode_clip(
     )
 
 
-def _decode_still(processor: EmostreamProcessor, row: Row, config: EmostreamConfig) -> DecodedClip:
+def _decode_still(
+    processor: EmostreamProcessor, row: Row, config: EmostreamConfig, edit: Edit | None
+) -> DecodedClip:
     try:
         frames: NDArray[np.uint8] | None = still_frames(row, config.num_frames)
     except MediaError as error:
         return DecodedClip(row, problem=str(error))
+    if edit is not None:
+        frames, _ = edit(row, frames, None)
     if config.frame_crop == "face" and row.region is None:
         times_s = [STEP_S * place for place in range(config.num_frames)]
         shown = _shown(config, frames, times_s, None)

@@ -95,7 +95,7 @@ def computed_features(
         partners: Whose sound each clip is given beside its own.
         batch_size: Clips at once.
         loaders: Threads that decode.
-        edit: What is done to each clip before the towers see it.
+        edit: What is done to each clip before the towers see it; what was heard before stays as it was.
     """
 
     def decode(index: int) -> tuple[int, DecodedClip, DecodedClip]:
@@ -113,7 +113,7 @@ def computed_features(
         return index, clip, decode_clip(processor, partner, model.config, {"audio"})
 
     def voice_of(row: Row) -> Voice | None:
-        clip = decode_clip(processor, row, model.config, edit=edit)
+        clip = decode_clip(processor, row, model.config, {"audio"})
         [found] = encode_clips(model, [clip])
         return Voice(found["voice"].cpu(), clip.spoken_s) if "voice" in found else None
 

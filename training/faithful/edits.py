@@ -18,7 +18,7 @@ from emostream.sampling import SAMPLE_RATE_HZ
 from training.claims.claim import HIDDEN, Claim
 from training.claims.measure import measure_voice
 from training.data.clip_encoding import Edit
-from training.data.manifest import Row
+from training.data.manifest import Row, clip_key
 
 Frames = NDArray[np.uint8]
 Pcm = NDArray[np.float32]
@@ -27,6 +27,7 @@ Key = tuple[str, str, int, bool]
 #: How far the voice is moved: semitones, decibels.
 PITCH_ST: Final = 4.0
 LEVEL_DB: Final = 9.0
+_SEEN, _HEARD = frozenset({"video"}), frozenset({"audio"})
 _BLUR: Final = 0.12  # standard deviation over the picture's width: no feature of a face is left
 
 
@@ -35,12 +36,14 @@ class Expected:
     """What should come of an edit.
 
     Attributes:
+        needs: Of `video` and `audio`, what a clip must have; others are left out.
         goes: Whether a claim should go.
         stays: Whether it should stay; some claims may do either.
         comes: The claim that should come, if it was not made.
         same_label: The answer should not change.
     """
 
+    needs: frozenset[str]
     goes: Callable[[Claim], bool]
     stays: Callable[[Claim], bool]
     comes: Key | None = None
@@ -51,12 +54,12 @@ def edits(rows: Sequence[Row]) -> dict[str, tuple[Edit, Expected]]:
     """Every edit by its name; the other clip's sound is that of the next row whose label is another."""
     return {
         "mute": (lambda _, frames, pcm: (frames, None), _without("voice")),
-        "other_sound": (_other_sound(rows), Expected(_never, _of("face"))),
+        "other_sound": (_other_sound(rows), Expected(_HEARD, _never, _of("face"))),
         "hidden": (lambda _, frames, pcm: (None, pcm), _without("face")),
-        "blurred": (lambda _, frames, pcm: (_each(frames, blurred), pcm), _without("face")),
+        "blurred": (lambda _, frames, pcm: (_each(frames, blurred), pcm), _without("face", _SEEN)),
         "mirrored": (
             lambda _, frames, pcm: (_each(frames, mirrored), pcm),
-            Expected(_never, _always, same_label=True),
+            Expected(_SEEN, _never, _always, same_label=True),
         ),
         "pitch_up": _voice(lambda pcm: pitched(pcm, PITCH_ST), "pitch", 1),
         "pitch_down": _voice(lambda pcm: pitched(pcm, -PITCH_ST), "pitch", -1),
@@ -117,15 +120,14 @@ def _each(frames: Frames | None, change: Callable[[Frames], Frames]) -> Frames |
 
 def _voice(change: Callable[[Pcm], Pcm], dimension: str, direction: int) -> tuple[Edit, Expected]:
     gone = ("voice", dimension, -direction, False)
-    expected = Expected(
-        lambda claim: claim.key == gone, _of("face"), ("voice", dimension, direction, False)
-    )
+    comes = ("voice", dimension, direction, False)
+    expected = Expected(_HEARD, lambda claim: claim.key == gone, _of("face"), comes)
     return lambda _, frames, pcm: (frames, None if pcm is None else change(pcm)), expected
 
 
-def _without(modality: str) -> Expected:
+def _without(modality: str, needs: frozenset[str] = _SEEN | _HEARD) -> Expected:
     other = "voice" if modality == "face" else "face"
-    return Expected(_of(modality), _of(other))
+    return Expected(needs, _of(modality), _of(other))
 
 
 def _of(modality: str) -> Callable[[Claim], bool]:
@@ -144,12 +146,12 @@ def _other_sound(rows: Sequence[Row]) -> Edit:
     partners = {}
     for at, row in enumerate(rows):
         order = [*rows[at + 1 :], *rows[:at]]
-        partners[id(row)] = next((other for other in order if other.label != row.label), None)
+        partners[clip_key(row)] = next((other for other in order if other.label != row.label), None)
 
     def swapped(
         row: Row, frames: Frames | None, pcm: Pcm | None
     ) -> tuple[Frames | None, Pcm | None]:
-        other = partners.get(id(row))
+        other = partners.get(clip_key(row))
         if other is None or pcm is None:
             return frames, None
         try:

@@ -9,11 +9,12 @@ OUT/features/       the towers' features of the clips, unless another folder hol
 
 import json
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -58,6 +59,8 @@ class FaithfulSettings:
         batch_size: Clips at once.
         max_new_tokens: Longest answer.
         instruction: Question of the prompt; the processor's if None.
+        heard_s: How long each actor was heard before, unedited, in his other clips of the manifest, for a model whose
+            audio tower is standardised by who speaks; twins are left out then. Where it is 0, as long as a row says.
 
     Raises:
         ConfigError: A value is out of range or unknown.
@@ -72,6 +75,7 @@ class FaithfulSettings:
     batch_size: int = 16
     max_new_tokens: int = 128
     instruction: str | None = None
+    heard_s: float = 0.0
 
     def __post_init__(self) -> None:
         validate_labels(self.labels)
@@ -83,11 +87,25 @@ class FaithfulSettings:
         for name in ("clips", "batch_size", "max_new_tokens"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"faithful: {name} is {getattr(self, name)}; wanted 1 or more")
+        if not 0 <= self.heard_s < math.inf:
+            raise ConfigError(f"faithful: heard_s is {self.heard_s}; wanted seconds from 0 on")
 
 
-def find_clips(
-    manifest: Path | None, out: Path, settings: FaithfulSettings
-) -> tuple[list[Row], list[Row]]:
+class Clips(NamedTuple):
+    """What a model is tested on.
+
+    Attributes:
+        rows: Clips with labels, and cues for all tests but edits and votes.
+        twins: Theirs, as `corpus synth` writes them.
+        others: Further clips of the same people, of which nothing but their voices is used.
+    """
+
+    rows: Sequence[Row]
+    twins: Sequence[Row] = ()
+    others: Sequence[Row] = ()
+
+
+def find_clips(manifest: Path | None, out: Path, settings: FaithfulSettings) -> Clips:
     """The clips to test on, and their twins.
 
     Args:
@@ -96,9 +114,15 @@ def find_clips(
         settings: How many, of which split.
 
     Raises:
-        ConfigError: The manifest cannot be read or has no labelled rows of the split.
+        ConfigError: The manifest cannot be read or has no labelled rows of the split; voices are to have been heard
+            before, and there is none.
     """
     if manifest is None:
+        if settings.heard_s:
+            raise ConfigError(
+                f"faithful: {settings.heard_s:g} s of each actor are to have been heard, and rendered actors have one "
+                "clip and its twins; name recordings of people with --manifest, or leave --heard-s out"
+            )
         split = settings.split or "test"
         report = synth(
             out / "clips", settings.clips, settings.seed, split, twins=tuple(settings.kinds)
@@ -112,25 +136,34 @@ def find_clips(
     if not rows:
         where = f"split {settings.split}" if settings.split else "it"
         raise ConfigError(f"{manifest}: no labelled rows in {where}; name a manifest with some")
+    others: list[Row] = []
     if len(rows) > settings.clips:
         rng = np.random.default_rng(settings.seed)
-        rows = [rows[at] for at in sorted(rng.choice(len(rows), settings.clips, replace=False))]
+        chosen = set(rng.choice(len(rows), settings.clips, replace=False))
+        others = [row for at, row in enumerate(rows) if at not in chosen]
+        rows = [row for at, row in enumerate(rows) if at in chosen]
+    if settings.heard_s:
+        rows = [replace(row, heard_s=settings.heard_s) for row in rows]
+    if any(row.heard_s for row in rows):
+        return Clips(rows, others=others)
     twins = manifest.with_name(MANIFEST)
     if not settings.kinds or not twins.is_file():
-        return rows, []
+        return Clips(rows)
     wanted = {row.path for row in rows}
-    return rows, [
-        row
-        for row in read_manifest(twins, settings.labels)
-        if row.meta[KIND] in settings.kinds and clip_of(row) in wanted
-    ]
+    return Clips(
+        rows,
+        [
+            row
+            for row in read_manifest(twins, settings.labels)
+            if row.meta[KIND] in settings.kinds and clip_of(row) in wanted
+        ],
+    )
 
 
 def measure(
     model: EmostreamForCausalLM,
     processor: EmostreamProcessor,
-    rows: Sequence[Row],
-    twins: Sequence[Row],
+    clips: Clips,
     out: Path,
     settings: FaithfulSettings | None = None,
     *,
@@ -143,8 +176,7 @@ def measure(
     Args:
         model: From `load_model`, on its device.
         processor: Likewise.
-        rows: Clips with labels, and cues for all tests but edits and votes.
-        twins: Rows of twins, as `corpus synth` writes them.
+        clips: From `find_clips`.
         out: Folder for the results.
         settings: What is tested.
         model_name: For the result.
@@ -166,7 +198,8 @@ def measure(
         max_new_tokens=settings.max_new_tokens,
         instruction=settings.instruction,
     )
-    everything = [*rows, *twins]
+    rows, twins, others = clips
+    everything = [*rows, *twins, *others]
     store = cache_features(
         model,
         processor,
@@ -175,34 +208,37 @@ def measure(
         batch_size=settings.batch_size,
         on_progress=lambda done, total: on_progress("clips encoded", done, total),
     )
-    kept = [row for row in rows if row in store]
+    usable = [at for at, row in enumerate(rows) if row in store]
+    kept = [rows[at] for at in usable]
     if not kept:
         raise ConfigError(f"faithful: none of {len(rows)} clips could be used")
 
-    def answers(of: Sequence[Row], what: str, how: EvalSettings, **more: Any) -> list[Prediction]:
+    def answers(of: Sequence[int], what: str, how: EvalSettings, **more: Any) -> list[Prediction]:
         done: list[Prediction] = []
-        for batch in predict(model, processor, of, range(len(of)), how, **more):
+        for batch in predict(model, processor, everything, of, how, **more):
             done += batch
             on_progress(what, len(done), len(of))
         return done
 
-    own = answers(kept, "clips answered", asked, store=store)
+    own = answers(usable, "clips answered", asked, store=store)
     alone = replace(asked, conditions=("both",))
-    changed = [row for row in twins if row in store]
+    changed = [at for at, row in enumerate(twins, len(rows)) if row in store]
     of_twins = answers(changed, "twins answered", alone, store=store)
     place = {row.path: at for at, row in enumerate(kept)}
-    pairs = list(_twin_pairs(kept, changed, own, of_twins, place))
+    pairs = list(_twin_pairs(kept, [everything[at] for at in changed], own, of_twins, place))
     said = [("clip", p) for p in own] + [
-        (str(row.meta[CHANGE]), p) for row, p in zip(changed, of_twins, strict=True)
+        (str(everything[at].meta[CHANGE]), p) for at, p in zip(changed, of_twins, strict=True)
     ]
     edited: list[Pair] = []
     for name, (edit, expected) in edits(kept).items():
-        if name in settings.edits:
-            found = answers(kept, f"{name} answered", alone, edit=edit)
+        # A prediction has scores under what its clip has.
+        places = [at for at, p in enumerate(own) if expected.needs <= p.scores.keys()]
+        if name in settings.edits and places:
+            found = answers([usable[at] for at in places], f"{name} answered", alone, edit=edit)
             said += [(name, p) for p in found]
             edited += [
-                edit_pair(at, name, own[at], after, row.cues, expected)
-                for at, (row, after) in enumerate(zip(kept, found, strict=True))
+                edit_pair(at, name, own[at], after, kept[at].cues, expected)
+                for at, after in zip(places, found, strict=True)
                 if after.skipped is None
             ]
     thinks = [parse_answer(p.text or "", settings.labels) for p in own]

@@ -115,6 +115,19 @@ def test_a_clip_without_a_store_is_standardised_alike(small, rows, tmp_path):
         torch.testing.assert_close(clip.other, partner, rtol=1e-4, atol=1e-4)
 
 
+def test_what_was_heard_before_is_not_edited(small, rows):
+    def others_reversed(row, frames, pcm):
+        return frames, pcm if row.path == rows[0].path else pcm[::-1].copy()
+
+    asked = [replace(row, heard_s=120.0) for row in rows]
+    whole, edited = (
+        list(computed_features(*small, asked, (0, 1), None, batch_size=2, loaders=1, edit=edit))
+        for edit in (None, others_reversed)
+    )
+    assert torch.equal(edited[0].audio, whole[0].audio)
+    assert not torch.allclose(edited[1].audio, whole[1].audio, atol=0.1)
+
+
 def test_features_without_voices_are_made_anew(small, rows, tmp_path):
     cache_features(*small, rows, tmp_path)
     [index] = [p for p in tmp_path.rglob("*.json") if p.name != "towers.json"]

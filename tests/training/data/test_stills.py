@@ -55,6 +55,19 @@ def test_a_tile_is_a_face_already_and_has_features_of_its_own(rows, tmp_path):
     assert torch.equal(first, store.features(rows[0])["vision_features"])
 
 
+def test_an_edit_is_done_to_a_still(rows):
+    model, processor = from_preset("small")
+    clip = decode_clip(processor, rows[0], model.config)
+    edited = decode_clip(
+        processor,
+        rows[0],
+        model.config,
+        edit=lambda _, frames, pcm: (frames[:, :, ::-1].copy(), pcm),
+    )
+    torch.testing.assert_close(edited.pixels, clip.pixels.flip(-1), atol=0.05, rtol=0)
+    assert not torch.allclose(edited.pixels, clip.pixels, atol=0.05)
+
+
 def test_in_a_whole_picture_the_face_is_looked_for(rows):
     model, processor = from_preset("small")
     whole = Row(path=rows[0].path, label="sad", split="train")

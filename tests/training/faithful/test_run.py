@@ -60,12 +60,51 @@ def test_on_clips_without_twins_or_cues_only_edits_and_votes_are_left(tmp_path, 
     assert result["edits"]["hidden"]["pairs"] == 2
 
 
+def test_voices_alone_of_people_who_were_heard_before(tmp_path):
+    rng = np.random.default_rng(0)
+    shape = np.sin(np.arange(24_000) / 9) * np.linspace(0.1, 0.9, 24_000)
+    rows = [
+        Row(
+            path=write_clip(
+                tmp_path / f"{n}.wav",
+                video=False,
+                pcm=0.3 * shape * np.sin(np.arange(24_000) * (0.03 + 0.01 * n))
+                + 0.01 * rng.standard_normal(24_000),
+            ),
+            label=label,
+            split="test",
+            actor="her",
+        )
+        for n, label in enumerate(("sad", "happy", "sad", "angry"))
+    ]
+    write_manifest(tmp_path / "m.jsonl", rows)
+    model, processor = from_preset("small")
+    model.config.frame_crop = "whole"  # noise is no speech, which faces go with
+    folder = save_model(model, processor, tmp_path / "small")
+    given = ("--model", folder, "--manifest", tmp_path / "m.jsonl", "--clips", "2")
+    answers = {}
+    for heard_s in ("0", "2"):
+        out = tmp_path / heard_s
+        assert run(*given, "--out", out, "--heard-s", heard_s) == 0
+        result = json.loads((out / "faithful.json").read_text())
+        assert (result["clips"], result["settings"]["heard_s"]) == (2, float(heard_s))
+        # Nothing is left of a voice that is muted, and there are no pictures to hide, blur or mirror.
+        assert set(result["edits"]) == {
+            *("other_sound", "pitch_up", "pitch_down", "louder", "softer")
+        }
+        answers[heard_s] = (out / "answers.jsonl").read_text().splitlines()
+    assert len(answers["0"]) == len(answers["2"]) == 12
+    assert answers["0"][0] != answers["2"][0]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         ("--edits shout", "unknown edit 'shout'; wanted some of mute, "),
         ("--twins mood", "twins: unknown kind 'mood'"),
         ("--clips 0", "clips is 0; wanted 1 or more"),
+        ("--heard-s nan", "heard_s is nan; wanted seconds from 0 on"),
+        ("--heard-s 60", "name recordings of people with --manifest, or leave --heard-s out"),
         ("--manifest {0}/m.jsonl --split ood", "no labelled rows in split ood"),
     ],
 )
