@@ -1,12 +1,11 @@
 """Precisions of the arithmetic inside a graph: which there are, how far each may be off, what follows a failure."""
 
 from dataclasses import asdict, dataclass
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal
 
 import torch
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
-PRECISIONS: Final = get_args(Precision)
 Target = Literal["onnx", "tensorrt"]
 #: Other GPUs that a plan runs on.
 Hardware = Literal["none", "same_compute_capability", "ampere_plus"]

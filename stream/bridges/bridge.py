@@ -4,23 +4,8 @@ It is a class with `send(event)` that is a context manager, as in `lsl.py` and `
 every event in order, the last label and status from before it came among them.
 """
 
-from __future__ import annotations
-
-from typing import Protocol, Self
-
 from stream.pubsub.messages import Event, Status
 from stream.pubsub.recording import REPLAY
-
-
-class Bridge(Protocol):
-    """Leaving its context closes what it opened."""
-
-    def send(self, event: Event) -> None:
-        """Pass one event on, or ignore it."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, *_: object) -> None: ...
 
 
 def captured_unix_s(event: Event) -> float:

@@ -54,10 +54,6 @@ class Camera(CaptureDevice[CameraFrame]):
         self._wanted = wanted
         self._still = StillPicture(config.frozen_after_s)
 
-    @staticmethod
-    def _captured_s(item: CameraFrame) -> float:
-        return item.time_s
-
     def _problem(self, modality: Modality) -> str:
         if self._still.frozen:
             return f"{self._name}: {self._still.problem}"

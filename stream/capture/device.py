@@ -116,7 +116,6 @@ class CaptureDevice(ABC, Generic[Item]):
         self._lost_after_s = lost_after_s
         self._changed = threading.Condition()
         self._queue: deque[Item] = deque(maxlen=queued)
-        self._newest: Item | None = None
         self._status = dict.fromkeys(modalities, DeviceStatus(state="opening"))
         self._failure: Exception | None = None
         self._opened = 0  # times
@@ -157,23 +156,6 @@ class CaptureDevice(ABC, Generic[Item]):
                 )
             return self._queue.popleft()
 
-    def latest(self, max_age_ms: float) -> Item:
-        """The newest item, without waiting; it may have been read before.
-
-        Raises:
-            DeviceTimeout: there is none, or it was captured more than `max_age_ms` ago.
-        """
-        newest = self._newest
-        if newest is None:
-            raise DeviceTimeout(f"{self._name}: no {self._noun} yet; it is {self.status().state}")
-        age_ms = 1000 * (time.perf_counter() - self._captured_s(newest))
-        if age_ms > max_age_ms:
-            raise DeviceTimeout(
-                f"{self._name}: wanted {self._noun} of the last {max_age_ms:g} ms, the newest is "
-                f"{age_ms:.0f} ms old; it is {self.status().state}"
-            )
-        return newest
-
     def status(self, modality: Modality | None = None) -> DeviceStatus:
         """What a modality, by default the first, is doing; true to the deadline even while its driver blocks."""
         modality = modality or self.modalities[0]
@@ -193,11 +175,6 @@ class CaptureDevice(ABC, Generic[Item]):
 
     @abstractmethod
     def _run(self) -> None: ...
-
-    @staticmethod
-    @abstractmethod
-    def _captured_s(item: Item) -> float:
-        """When the newest part of an item was captured."""
 
     def _problem(self, modality: Modality) -> str:
         """Why a modality counts as lost; the same words each time, as every change is reported."""
@@ -221,8 +198,6 @@ class CaptureDevice(ABC, Generic[Item]):
         self._set_status(modality, "live", detail)
         with self._changed:
             self._queue.extend(items)
-            if items:
-                self._newest = items[-1]
             self._changed.notify_all()
 
     def _retry(self, problem: str) -> None:

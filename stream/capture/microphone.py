@@ -12,7 +12,6 @@ from stream.capture.process import capture_parser, run_capture
 from stream.capture.sound_inbox import DigitalSilence, SoundInbox
 from stream.capture.sound_track import SoundChunk, SoundTrack
 from stream.transport.clocks import NO_ADC, AdcLimits
-from stream.transport.protocol import PCM_RATE_HZ
 from stream.transport.sender import CaptureLink
 
 QUEUED_CHUNKS = 200
@@ -83,10 +82,6 @@ class Microphone(CaptureDevice[SoundChunk]):
     def stats(self) -> SoundStats:
         """How well it keeps time."""
         return self._stats
-
-    @staticmethod
-    def _captured_s(item: SoundChunk) -> float:
-        return item.start_s + len(item.pcm) / PCM_RATE_HZ
 
     # The reader thread: PortAudio is loaded, opened and closed in it, as some interfaces of Windows demand.
 

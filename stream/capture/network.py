@@ -108,10 +108,6 @@ class NetworkStream(CaptureDevice[CameraFrame | PcmChunk]):
         self._pending: deque[float] = deque()  # capture times of the frames that are to come
         self._last_s = -math.inf
 
-    @staticmethod
-    def _captured_s(item: CameraFrame | PcmChunk) -> float:
-        return item.time_s if isinstance(item, CameraFrame) else item.end_s
-
     def _problem(self, modality: Modality) -> str:
         if modality == "video" and self._still.frozen:
             return f"{self._name}: {self._still.problem}"

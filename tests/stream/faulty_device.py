@@ -13,10 +13,6 @@ class FaultyDevice(CaptureDevice[float]):
         super().__init__(name="device", modalities=("video",), lost_after_s=0.5, queued=4)
         self._fault = fault
 
-    @staticmethod
-    def _captured_s(item: float) -> float:
-        return item
-
     def _run(self) -> None:
         self._opened += 1
         self._hear()

@@ -35,9 +35,8 @@ logger = logging.getLogger(__name__)
 Modality = Literal["video", "audio"]
 Batch = dict[str, Tensor]
 
-#: Spread of the targets, by which they are divided so that no loss drowns another.
+#: Spread of the action units, by which they are divided so that no loss drowns another.
 UNIT_STD: Final = 0.25
-PROSODY_STD: Final = 1.0
 VOICED: Final = 0.3
 
 

@@ -157,15 +157,12 @@ def test_killed_camera_is_lost_and_is_back_after_its_restart(open_camera: Open) 
         assert "does not answer" in camera.status().detail
         with pytest.raises(DeviceTimeout, match="no picture within 0 ms"):
             camera.read(timeout_ms=0)
-        with pytest.raises(DeviceTimeout, match="wanted picture of the last 100 ms"):
-            camera.latest(max_age_ms=100)
         server.start()
         before_s = time.perf_counter()
         frame = first_picture(camera)
         assert frame.time_s > before_s
         assert camera.status().state == "live"
         assert camera.status().restarts == 1
-        assert camera.latest(max_age_ms=1e6).time_s >= frame.time_s
 
 
 def test_camera_that_hangs_is_lost_by_our_own_deadline(open_camera: Open) -> None:

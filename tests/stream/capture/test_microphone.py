@@ -137,13 +137,10 @@ def test_vanished_microphone_is_lost_and_is_found_again(sounds: SoundServer) -> 
             drain(microphone)
             with pytest.raises(DeviceTimeout, match=r"no sound within 0 ms; .*speaker"):
                 microphone.read(timeout_ms=0)
-            with pytest.raises(DeviceTimeout, match="wanted sound of the last 100 ms"):
-                microphone.latest(max_age_ms=100)
             number = sounds.null_sink(SPEAKER)
-            chunk = listen(microphone, 0.2)[-1]
+            listen(microphone, 0.2)
             assert microphone.status().state == "live"
             assert microphone.status().restarts == 1
-            assert microphone.latest(max_age_ms=1e6).start_s >= chunk.start_s
     finally:
         sounds.unload(number)
 
