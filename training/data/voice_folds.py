@@ -39,7 +39,7 @@ def read_voice_folds(path: str | Path) -> dict[str, VoiceHeads]:
         with safe_open(path, "pt") as file:
             actors: dict[str, int] = json.loads((file.metadata() or {})[_ACTORS])
             folds = []
-            for place in range(max(actors.values()) + 1):
+            for place in range(max(actors.values(), default=-1) + 1):
                 weight = file.get_tensor(f"{place}.weight")
                 heads = VoiceHeads(weight.shape[1] // 2, weight.shape[0])
                 heads.load_state_dict({"weight": weight, "bias": file.get_tensor(f"{place}.bias")})

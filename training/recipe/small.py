@@ -425,9 +425,9 @@ class Recipe(Stages):
             rows = store.usable(rows)
             folds = []
             for without in speaker_folds(rows):
-                others = [row for row in rows if row.actor not in without]
-                fit_voice_heads(heads, store, others, PROSODY_WIDTH)
-                folds.append((copy.deepcopy(heads), without))
+                if others := [row for row in rows if row.actor not in without]:
+                    fit_voice_heads(heads, store, others, PROSODY_WIDTH)
+                    folds.append((copy.deepcopy(heads), without))
             write_voice_folds(self.voice_folds, folds)
             fit_voice_heads(heads, store, rows, PROSODY_WIDTH)
             save_file(heads.state_dict(), done)
