@@ -19,7 +19,7 @@ import json
 import logging
 import os
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -74,7 +74,6 @@ class FeatureStore:
         problems: Key of a clip that has none -> why.
         rows: Whose clips they are, which tell of their actors' voices.
         heads: Of the model, if it has any.
-        heads_without: Actor -> the heads that are used in their place for his clips.
     """
 
     def __init__(
@@ -83,9 +82,7 @@ class FeatureStore:
         problems: dict[Key, str] | None = None,
         rows: Iterable[Row] = (),
         heads: VoiceHeads | None = None,
-        heads_without: Mapping[str, VoiceHeads] | None = None,
     ):
-        self._heads_without = heads_without or {}
         self._places = places
         self._problems = problems or {}
         self._heads = heads
@@ -127,9 +124,8 @@ class FeatureStore:
                 )
         sound, voice = found.get("audio_features"), self._voice(row)
         if sound is not None and voice is not None:
-            heads = self._heads_without.get(row.actor or "", self._heads)
             found["audio_features"] = standardised_by(
-                sound, voice.moments, self._heard.baseline(row), heads
+                sound, voice.moments, self._heard.baseline(row), self._heads
             )
         return found
 
@@ -160,7 +156,6 @@ def cache_features(
     *,
     batch_size: int = 8,
     dtype: str = "float16",
-    heads_without: Mapping[str, VoiceHeads] | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> FeatureStore:
     """Run the towers over all clips that the folder does not hold yet; an interrupted call continues.
@@ -180,7 +175,6 @@ def cache_features(
         folder: Where features are kept; several towers may share it.
         batch_size: Clips at once.
         dtype: `float16`, or `float32` at twice the size.
-        heads_without: Actor -> voice heads that are used for his clips in place of the model's.
         on_progress: Called with the number of clips done and of all.
 
     Returns:
@@ -221,8 +215,9 @@ def cache_features(
     places |= shard.write()
     report_cut(sum(place.cut_s > 0 for place in places.values()), len(wanted), processor)
     heads = model.model.voice_heads
-    own = None if heads is None else copy.deepcopy(heads).to("cpu")
-    return FeatureStore(places, problems, rows, own, heads_without)
+    return FeatureStore(
+        places, problems, rows, None if heads is None else copy.deepcopy(heads).to("cpu")
+    )
 
 
 class _Shard:

@@ -14,7 +14,6 @@ rendered actors fusion, single actions and words. The language model begins as t
 """
 
 import argparse
-import copy
 import itertools
 import json
 import logging
@@ -43,7 +42,6 @@ from training.corpora.candidates import Options
 from training.corpora.index import index
 from training.data.features import cache_features
 from training.data.manifest import Row, read_manifest, write_manifest
-from training.data.voice_folds import write_voice_folds
 from training.evaluation.calibration import fit_temperature
 from training.evaluation.predict import EvalSettings, predict
 from training.recipe.actor_faces import cut_actor_faces
@@ -63,7 +61,7 @@ from training.recipe.tiny import TOWER_SEED
 from training.recipe.tower_data import Arrays, is_held_out, read_shards, render
 from training.recipe.tower_files import read_tower, write_tower
 from training.recipe.voice_data import Voices, read_voices
-from training.recipe.voice_heads import fit_voice_heads, heads_of, speaker_folds
+from training.recipe.voice_heads import fit_voice_heads, heads_of
 from training.recipe.voice_pitch import fit_pitch
 from training.sft.compose import corpus_texts
 
@@ -172,8 +170,7 @@ class Recipe(Stages):
             self.encode(seeds[0])
             self.fit_voices(seeds)
         with self.step("cold start", "SFT on people and actors, for each seed"):
-            sft = (*SFT, "--voice_folds", self.voice_folds)
-            self.train_rows({"cold_start": ("sft", "cold_start", "base", sft)}, seeds)
+            self.train_rows({"cold_start": ("sft", "cold_start", "base", SFT)}, seeds)
         with self.step("tuning", "GRPO, for each seed"):
             self.train_rows({"grpo": ("grpo", "grpo", "cold_start", GRPO)}, seeds)
         with self.step("evaluation", "people and actors that no training saw"):
@@ -411,25 +408,15 @@ class Recipe(Stages):
         done.write_text(json.dumps({"clips": len(rows)}) + "\n", encoding="utf-8")
 
     def fit_voices(self, seeds: Sequence[int]) -> None:
-        """Fit the voice heads, to more speech than the language model is shown; all seeds have the same.
-
-        What is trained on the same people is shown what heads say of each that were fitted to others.
-        """
+        """Fit the voice heads, to more speech than the language model is shown; all seeds have the same."""
         done = self.out / "runs" / VOICE_HEADS
-        if not (done.is_file() and self.voice_folds.is_file()):
+        if not done.is_file():
             rows = self.rows("speech")
             model, processor = load_model(self.model("base", seeds[0]))
             store = cache_features(model, processor, rows, self.features)
             heads = model.model.voice_heads
             assert heads is not None
-            rows = store.usable(rows)
-            folds = []
-            for without in speaker_folds(rows):
-                if others := [row for row in rows if row.actor not in without]:
-                    fit_voice_heads(heads, store, others, PROSODY_WIDTH)
-                    folds.append((copy.deepcopy(heads), without))
-            write_voice_folds(self.voice_folds, folds)
-            fit_voice_heads(heads, store, rows, PROSODY_WIDTH)
+            fit_voice_heads(heads, store, store.usable(rows), PROSODY_WIDTH)
             save_file(heads.state_dict(), done)
         for seed in seeds:
             model, processor = load_model(self.model("base", seed))
@@ -437,11 +424,6 @@ class Recipe(Stages):
             assert heads is not None
             heads.load_state_dict(load_file(done))
             save_model(model, processor, self.model("base", seed))
-
-    @property
-    def voice_folds(self) -> Path:
-        """Voice heads that were fitted without some of the speakers each."""
-        return self.out / "runs" / "voice_folds.safetensors"
 
     def calibrate(self, row: str, seed: int) -> None:
         """Fit the temperature of a model's scores on validation people and actors."""

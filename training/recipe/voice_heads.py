@@ -25,7 +25,6 @@ from training.data.manifest import Row
 from training.recipe.people_rows import HEARD_S, TOLD
 from training.recipe.voice_data import corpus_of
 
-FOLDS: Final = 4
 #: Inverse strength of the L2 penalty, of statistics in standard deviations.
 C: Final = 0.003
 #: By which those of prosody are multiplied: they are few, each means something, and so they are penalised less.
@@ -38,12 +37,6 @@ FARTHEST: Final = 3.0
 def heads_of(rows: Sequence[Row]) -> int:
     """K, how many numbers there are for the corpora of some rows."""
     return len(DEFAULT_LABELS) * (len({corpus_of(row) for row in rows}) + 1) + len(TOLD)
-
-
-def speaker_folds(rows: Sequence[Row]) -> list[list[str]]:
-    """Actors in `FOLDS` parts, each with some of every corpus."""
-    people = sorted({(corpus_of(row), str(row.actor)) for row in rows})
-    return [[actor for _, actor in people[fold::FOLDS]] for fold in range(FOLDS)]
 
 
 def fit_voice_heads(

@@ -102,13 +102,6 @@ class SftSettings:
             "mentioned; 0 mentions the strongest."
         },
     )
-    voice_folds: str | None = field(
-        default=None,
-        metadata={
-            "help": "Voice heads fitted without some of the actors each, for the clips of those, if the model's "
-            "were fitted to them."
-        },
-    )
     drop_video: float = field(
         default=0.1, metadata={"help": "Share of clips whose pictures are hidden."}
     )
@@ -195,12 +188,7 @@ def sft(
     claim_run(out, model, rows, settings, args)
     model.to(args.device)
     store = cache_clips(
-        model,
-        processor,
-        [*rows, *held_out],
-        settings.features or out / "features",
-        progress,
-        settings.voice_folds,
+        model, processor, [*rows, *held_out], settings.features or out / "features", progress
     )
     usable, usable_held_out = usable_rows(rows, store), usable_rows(held_out, store)
     return train_and_save(

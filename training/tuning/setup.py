@@ -17,7 +17,6 @@ from emostream.model.presets import PRESETS, from_preset
 from emostream.model.processor import EmostreamProcessor
 from training.data.features import FeatureStore, cache_features
 from training.data.manifest import Row
-from training.data.voice_folds import read_voice_folds
 from training.progress import Progress, unseen
 from training.tuning.lora import add_lora
 from training.tuning.resume import last_checkpoint
@@ -106,19 +105,8 @@ def cache_clips(
     rows: Sequence[Row],
     folder: str | Path,
     progress: Progress,
-    voice_folds: str | None = None,
 ) -> FeatureStore:
-    """The towers' features of all clips; the main process of a run computes them, the others read them.
-
-    Args:
-        model: Whose towers run.
-        processor: Its processor.
-        rows: The clips.
-        folder: Where features are kept.
-        progress: Shows how far it is.
-        voice_folds: File of `training.data.voice_folds`, if the model's voice heads were fitted to some of the actors.
-    """
-    heads_without = None if voice_folds is None else read_voice_folds(voice_folds)
+    """The towers' features of all clips; the main process of a run computes them, the others read them."""
     state = PartialState()
     shown = progress() if state.is_main_process else unseen()
     with state.main_process_first(), shown as step:
@@ -127,7 +115,6 @@ def cache_clips(
             processor,
             rows,
             folder,
-            heads_without=heads_without,
             on_progress=lambda done, total: step("clips encoded", done, total),
         )
 

@@ -1,7 +1,6 @@
 """Towers trained on people: what they are shown, that they learn, go on and end where they would have."""
 
 import csv
-import itertools
 import json
 import subprocess
 import sys
@@ -24,7 +23,6 @@ from emostream.people.voice_baseline import moments, speech_steps
 from tests.training.clips import write_clip
 from training.data.cues import Cues
 from training.data.manifest import Row, read_manifest
-from training.data.voice_folds import read_voice_folds
 from training.recipe import small
 from training.recipe.loop import renew_norms, run_steps
 from training.recipe.people_faces import augment_faces, soft_target
@@ -41,7 +39,7 @@ from training.recipe.voice_data import (
     spoken,
     whisper_scale,
 )
-from training.recipe.voice_heads import fit_voice_heads, heads_of, speaker_folds
+from training.recipe.voice_heads import fit_voice_heads, heads_of
 from training.recipe.voice_pitch import fit_pitch
 
 PART = 0.001  # of the steps and clips of a run
@@ -183,17 +181,6 @@ class Told:
         if row.cues is not None:
             mean[-1] = 0.5 * row.cues.voice["pitch"]
         return torch.stack([mean, torch.full_like(mean, float(row.end_s > 1))])
-
-
-def test_each_speaker_is_in_one_fold_and_each_fold_has_some_of_every_corpus():
-    rows = [
-        Row(path=Path("a.wav"), label="sad", split="train", actor=f"{c}{n}", meta={"corpus": c})
-        for c, count in (("a", 9), ("b", 4))
-        for n in range(count)
-    ]
-    folds = speaker_folds([*rows, *rows])
-    assert sorted(itertools.chain(*folds)) == sorted(str(row.actor) for row in rows)
-    assert all({actor[0] for actor in fold} == {"a", "b"} for fold in folds)
 
 
 def test_voice_heads_are_fitted_to_each_corpus_and_to_all():
@@ -359,9 +346,6 @@ def test_the_recipe_does_everything_once(corpora, tmp_path):
     assert tuned.config.voice_heads == numbers, "one corpus, and all of them; measures"
 
     recipe.fit_voices([0])
-    assert read_voice_folds(recipe.voice_folds) == {}, (
-        "one speaker, and nobody else to fit heads to"
-    )
     heads = load_model(recipe.model("base", 0))[0].model.voice_heads
     told = heads.weight[: -len(TOLD)].reshape(2, len(DEFAULT_LABELS), -1).abs().sum(-1) > 0
     known = [label in ("happy", "sad") for label in DEFAULT_LABELS]
