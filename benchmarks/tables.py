@@ -326,14 +326,15 @@ def seeds() -> str:
 
 
 def minutes() -> str:
-    """`make small`: how long each stage took."""
+    """`make small`: how long each stage took, from nothing."""
     text = ""
     for result in _results("small"):
         for run in result.get("further_runs", []):
             steps = [[step["step"], step["what"], step["minutes"]] for step in run["recipe"]]
-            # Towers that trained side by side are in the minutes of both together as well.
-            both = any(step == "towers" for step, _, _ in steps)
-            total = sum(m for step, _, m in steps if not (both and step.endswith(" tower")))
+            if "towers" not in (step for step, _, _ in steps):
+                continue  # it started from towers that were kept
+            # Those that trained side by side are in the minutes of both together as well.
+            total = sum(m for step, _, m in steps if not step.endswith(" tower"))
             text += _table("stage|what|minutes", [*steps, ["all", "", round(total)]])
     return text + _from("small")
 
