@@ -16,6 +16,7 @@ from typing import Any
 
 from training.evaluation.table import TITLES, markdown, percent
 from training.faithful.edits import EDITS
+from training.faithful.pairs import FIGURES
 from training.synth.twins import KINDS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -368,7 +369,7 @@ def faithful(model: str) -> str:
             rows = []
             for group, kinds in (("twins", KINDS), ("edits", EDITS)):
                 for kind, rates in ((k, found[group][k]) for k in kinds if k in found[group]):
-                    cells = [_share(rates, name) for name in _FAITHFUL]
+                    cells = [_share(rates, name) for name in FIGURES]
                     rows.append([f"{group[:-1]}: {kind}", rates["pairs"], *cells])
             head = "changed|pairs|claims that went|claims that stayed|claims that came|label kept|label as told"
             head += "|answer falls by"
@@ -397,14 +398,6 @@ _FAITHFUL_TESTS = {
     "voices_known": "people's voices, 60 s heard before",
     "faces": "people's faces",
 }
-_FAITHFUL = (
-    "sensitivity",
-    "specificity",
-    "comes",
-    "label_kept",
-    "label_as_told",
-    "answer_falls_by",
-)
 _READER = ("consistency", "accuracy", "shuffled", "composed")
 
 
