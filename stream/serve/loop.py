@@ -216,6 +216,7 @@ class InferenceLoop:
         self._receiver.start()
 
     def _turn(self) -> None:
+        self._retire()  # here, as somebody may leave of whom no window is to come
         now_s = time.perf_counter()
         windows = []
         with self._wake:
@@ -237,7 +238,6 @@ class InferenceLoop:
         else:
             self._explain_the_last()
             self._reason()
-        self._retire()
 
     def _keep_baseline(self, *, due: bool = False) -> None:
         """Write down what is known of the person, if that is wanted; a full disk ends nothing."""

@@ -1,5 +1,6 @@
 """The loop's promises that need no media."""
 
+import threading
 import time
 from types import SimpleNamespace
 
@@ -183,6 +184,37 @@ def test_what_changes_between_two_heartbeats_is_published(monkeypatch):
             {"cam0": "host"},
         )
         loop.run()
+
+
+def test_a_visitor_of_whom_no_window_is_left_is_told_to_have_gone():
+    with (
+        Receiver(step_s=0.5) as receiver,
+        Publisher("tcp://127.0.0.1:*") as publisher,
+        EmotionClient(publisher.endpoint) as client,
+    ):
+        loop = InferenceLoop(
+            lambda: Recognizer(*from_preset("tiny"), max_new_tokens=2),
+            receiver,
+            publisher,
+            InferenceConfig(people=0),
+            {},
+            dynamic=True,
+        )
+        running = threading.Thread(target=loop.run)
+        running.start()
+        try:
+            address = receiver.bind_local()
+            with CaptureLink(address, source="visitor-1", modalities=("video", "audio")) as link:
+                link.wait_ready(WAIT_S)
+                assert link.wait_started(WAIT_S)
+                link.send_end()
+                assert link.wait_stopped(WAIT_S)
+            deadline_s = time.monotonic() + 10
+            while client.recv(timeout_ms=5_000).state != "stopped":
+                assert time.monotonic() < deadline_s
+        finally:
+            loop.stop()
+            running.join()
 
 
 def test_what_the_receiving_thread_shares_is_touched_under_the_lock(monkeypatch):
