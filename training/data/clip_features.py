@@ -81,6 +81,7 @@ def computed_features(
     batch_size: int,
     loaders: int,
     edit: Edit | None = None,
+    heard: HeardBefore | None = None,
 ) -> Iterator[ClipFeatures]:
     """Decode clips on threads, at most two batches ahead of the towers, which take a batch at once.
 
@@ -96,6 +97,7 @@ def computed_features(
         batch_size: Clips at once.
         loaders: Threads that decode.
         edit: What is done to each clip before the towers see it; what was heard before stays as it was.
+        heard: What is known of the actors already; worked out if None.
     """
 
     def decode(index: int) -> tuple[int, DecodedClip, DecodedClip]:
@@ -117,7 +119,7 @@ def computed_features(
         [found] = encode_clips(model, [clip])
         return Voice(found["voice"].cpu(), clip.spoken_s) if "voice" in found else None
 
-    heard = HeardBefore(rows, voice_of)
+    heard = heard or HeardBefore(rows, voice_of)
     decoded = computed_ahead(decode, todo, threads=loaders, ahead=2 * batch_size)
     cut = 0
     while batch := list(itertools.islice(decoded, batch_size)):

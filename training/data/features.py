@@ -67,7 +67,7 @@ class _Place:
 
 
 class FeatureStore:
-    """Read access to the features of clips.
+    """Read access to the features of clips; `heard` is what they tell of their actors' voices.
 
     Args:
         places: Key of a clip -> where its features lie.
@@ -86,7 +86,7 @@ class FeatureStore:
         self._places = places
         self._problems = problems or {}
         self._heads = heads
-        self._heard = HeardBefore(rows, self._voice)
+        self.heard = HeardBefore(rows, self._voice)
         self._array = functools.lru_cache(maxsize=_OPEN_ARRAYS)(_open_array)
 
     def __contains__(self, row: Row) -> bool:
@@ -125,7 +125,7 @@ class FeatureStore:
         sound, voice = found.get("audio_features"), self._voice(row)
         if sound is not None and voice is not None:
             found["audio_features"] = standardised_by(
-                sound, voice.moments, self._heard.baseline(row), self._heads
+                sound, voice.moments, self.heard.baseline(row), self._heads
             )
         return found
 
@@ -134,11 +134,11 @@ class FeatureStore:
         voice = self._voice(row)
         if voice is None:
             return None
-        return voice_standardised_by(voice.moments, self._heard.baseline(row))
+        return voice_standardised_by(voice.moments, self.heard.baseline(row))
 
     def heard_s(self, row: Row) -> float:
         """Seconds of speech of its actor's other clips that a row's sound is standardised by; 0 for none."""
-        return self._heard.baseline(row).heard_s
+        return self.heard.baseline(row).heard_s
 
     def _voice(self, row: Row) -> Voice | None:
         place = self._places.get(clip_key(row))

@@ -91,7 +91,7 @@ def predict(
         todo: Indices of the clips to predict.
         settings: How.
         store: Features of `rows` by this model's towers; without it clips are decoded and encoded.
-        edit: What is done to each clip before the towers see it; only without `store`.
+        edit: What is done to each clip before the towers see it; of `store`, only what was heard before is used then.
     """
     if not todo:
         return
@@ -104,7 +104,9 @@ def predict(
     partners = _partners(rows, settings.seed) if "shuffled_audio" in conditions else None
     size = settings.batch_size
     clips = (
-        computed_features(
+        stored_features(store, rows, todo, partners)
+        if store is not None and edit is None
+        else computed_features(
             model,
             processor,
             rows,
@@ -113,9 +115,8 @@ def predict(
             batch_size=size,
             loaders=settings.loaders,
             edit=edit,
+            heard=None if store is None else store.heard,
         )
-        if store is None
-        else stored_features(store, rows, todo, partners)
     )
     predictor = _Predictor(model, processor, conditions, settings)
     while batch := list(itertools.islice(clips, size)):

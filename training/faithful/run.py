@@ -25,6 +25,7 @@ from emostream.errors import ConfigError
 from emostream.labels import DEFAULT_LABELS, validate_labels
 from emostream.model.modeling import EmostreamForCausalLM
 from emostream.model.processor import EmostreamProcessor
+from training.data.clip_encoding import Edit
 from training.data.features import cache_features
 from training.data.manifest import Row, read_manifest
 from training.data.same_run import write_whole
@@ -213,17 +214,19 @@ def measure(
     if not kept:
         raise ConfigError(f"faithful: none of {len(rows)} clips could be used")
 
-    def answers(of: Sequence[int], what: str, how: EvalSettings, **more: Any) -> list[Prediction]:
+    def answers(
+        of: Sequence[int], what: str, how: EvalSettings, edit: Edit | None = None
+    ) -> list[Prediction]:
         done: list[Prediction] = []
-        for batch in predict(model, processor, everything, of, how, **more):
+        for batch in predict(model, processor, everything, of, how, store, edit):
             done += batch
             on_progress(what, len(done), len(of))
         return done
 
-    own = answers(usable, "clips answered", asked, store=store)
+    own = answers(usable, "clips answered", asked)
     alone = replace(asked, conditions=("both",))
     changed = [at for at, row in enumerate(twins, len(rows)) if row in store]
-    of_twins = answers(changed, "twins answered", alone, store=store)
+    of_twins = answers(changed, "twins answered", alone)
     place = {row.path: at for at, row in enumerate(kept)}
     pairs = list(_twin_pairs(kept, [everything[at] for at in changed], own, of_twins, place))
     said = [("clip", p) for p in own] + [
@@ -234,7 +237,7 @@ def measure(
         # A prediction has scores under what its clip has.
         places = [at for at, p in enumerate(own) if expected.needs <= p.scores.keys()]
         if name in settings.edits and places:
-            found = answers([usable[at] for at in places], f"{name} answered", alone, edit=edit)
+            found = answers([usable[at] for at in places], f"{name} answered", alone, edit)
             said += [(name, p) for p in found]
             edited += [
                 edit_pair(at, name, own[at], after, kept[at].cues, expected)

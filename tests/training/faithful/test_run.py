@@ -89,9 +89,8 @@ def test_voices_alone_of_people_who_were_heard_before(tmp_path):
         result = json.loads((out / "faithful.json").read_text())
         assert (result["clips"], result["settings"]["heard_s"]) == (2, float(heard_s))
         # Nothing is left of a voice that is muted, and there are no pictures to hide, blur or mirror.
-        assert set(result["edits"]) == {
-            *("other_sound", "pitch_up", "pitch_down", "louder", "softer")
-        }
+        wanted = {"other_sound", "pitch_up", "pitch_down", "louder", "softer"}
+        assert set(result["edits"]) == wanted
         answers[heard_s] = (out / "answers.jsonl").read_text().splitlines()
     assert len(answers["0"]) == len(answers["2"]) == 12
     assert answers["0"][0] != answers["2"][0]
