@@ -42,7 +42,7 @@ def clear_cues(
     least: float,
     seed: int = 0,
 ) -> dict[Key, frozenset[Claimed]]:
-    """Which marked cues of each clip can be told from its tokens.
+    """Which cues of each clip, marked and slight, can be told from its tokens.
 
     Args:
         model: Whose connector and projector make the tokens.
@@ -73,12 +73,13 @@ def clear_cues(
     tokens_NH = mean_tokens(model, processor, store, [row for row, _ in told])
     holds_NC = np.array([[_holds(claimed, cues) for claimed in _CLAIMS] for _, cues in told])
     clearness_NC = held_out_probabilities(tokens_NH, holds_NC, people, seed)
-    marked = [
-        [c for modality in get_args(Modality) for c in sayable(cues, modality)] for _, cues in told
+    there = [
+        [c for modality in get_args(Modality) for c in sayable(cues, modality, slight=True)]
+        for _, cues in told
     ]
     return {
         clip_key(row): frozenset(_clear(claims, dict(zip(_CLAIMS, clearness, strict=True)), least))
-        for (row, _), claims, clearness in zip(told, marked, clearness_NC.tolist(), strict=True)
+        for (row, _), claims, clearness in zip(told, there, clearness_NC.tolist(), strict=True)
     }
 
 
@@ -106,11 +107,11 @@ def _holds(claimed: Claimed, cues: Cues) -> bool:
 
 
 def _clear(
-    marked: Sequence[Claimed], clearness: Mapping[Claimed, float], least: float
+    there: Sequence[Claimed], clearness: Mapping[Claimed, float], least: float
 ) -> set[Claimed]:
-    clear = {claimed for claimed in marked if clearness[claimed] >= least}
-    for modality in {claimed[0] for claimed in marked} - {claimed[0] for claimed in clear}:
-        clearest = max((c for c in marked if c[0] == modality), key=clearness.__getitem__)
+    clear = {claimed for claimed in there if clearness[claimed] >= least}
+    for modality in {claimed[0] for claimed in there} - {claimed[0] for claimed in clear}:
+        clearest = max((c for c in there if c[0] == modality), key=clearness.__getitem__)
         if clearness[clearest] >= LIKELY:
             clear.add(clearest)
     return clear

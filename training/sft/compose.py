@@ -52,8 +52,8 @@ def compose(
         rng: Chooses words.
         video: Whether the face is spoken of; not where the reader is given no pictures.
         audio: Likewise for the voice.
-        clear: The marked cues that can be told, and faces and voices that are at rest: all of them are mentioned, and
-            no others. If None, the strongest are.
+        clear: The cues that can be told, marked and slight, and faces and voices that are at rest: all of them are
+            mentioned, and no others. If None, the strongest are.
 
     Returns:
         A sentence for the face, one for the voice, and one on how they go together; the cues bear out each claim.
@@ -64,7 +64,8 @@ def compose(
         given.append("face")
     if audio:
         given.append("voice")
-    plan = {modality: claimed for modality in given if (claimed := sayable(cues, modality))}
+    told = clear is not None
+    plan = {m: claimed for m in given if (claimed := sayable(cues, m, slight=told))}
     if clear is not None:
         plan = _only(clear, plan)
     else:
@@ -92,13 +93,32 @@ def corpus_texts(count: int = 2000, seed: int = 0) -> Iterator[str]:
         yield compose(Cues(face, voice, Informative(bool(face), bool(voice))), rng)
 
 
-def sayable(cues: Cues, modality: Modality) -> list[Claimed]:
-    """What there is to say of a modality, in order."""
+def sayable(cues: Cues, modality: Modality, *, slight: bool = False) -> list[Claimed]:
+    """What there is to say of a modality, in order: what is marked and, beside that, what is `slight` if asked for."""
     if cues.hidden(modality):
         return [(modality, HIDDEN, 1)]
     if cues.at_rest(modality):
         return [(modality, EXPRESSION if modality == "face" else PROSODY, 0)]
-    return [claimed for claimed in cues.salient() if claimed[0] == modality]
+    marked = [claimed for claimed in cues.salient() if claimed[0] == modality]
+    return _in_order([*marked, *_slight(cues, modality)]) if slight and marked else marked
+
+
+def _slight(cues: Cues, modality: Modality) -> list[Claimed]:
+    """What is there without being marked; of raised brows and raised inner brows only the first is news."""
+    if modality == "voice":
+        of_voice: list[Claimed] = [
+            ("voice", dimension, 1 if value > 0 else -1)
+            for dimension, value in cues.voice.items()
+            if VOICE_PRESENT <= abs(value) < VOICE_SALIENT
+        ]
+        return [claimed for claimed in of_voice if claimed in SURFACE]
+    there = {a: value for a in FACE_ACTIONS if (value := cues.face_value(a) or 0.0) >= FACE_PRESENT}
+    implied = {ENTAILS[action] for action in there if action in ENTAILS}
+    return [
+        ("face", action, 1)
+        for action, value in there.items()
+        if value < FACE_SALIENT and action not in implied
+    ]
 
 
 def _only(
@@ -128,20 +148,10 @@ def _shorten(cues: Cues, plan: dict[Modality, list[Claimed]]) -> dict[Modality, 
 def _fill(cues: Cues, plan: dict[Modality, list[Claimed]]) -> dict[Modality, list[Claimed]]:
     """Add the strongest of what is there but slight, beside something salient of the same modality."""
     said = [claimed for several in plan.values() for claimed in several]
-    spoken_of = {modality for modality, cue, _ in said if cue in _ORDER}  # not at rest, not hidden
-    slight: list[Claimed] = [
-        ("face", action, 1)
-        for action in FACE_ACTIONS
-        if FACE_PRESENT <= (cues.face_value(action) or 0.0) < FACE_SALIENT
-    ]
-    slight += [
-        ("voice", dimension, 1 if value > 0 else -1)
-        for dimension, value in cues.voice.items()
-        if VOICE_PRESENT <= abs(value) < VOICE_SALIENT
-    ]
-    # Of raised brows and raised inner brows only the first is news.
-    implied = {ENTAILS[cue] for _, cue, _ in (*said, *slight) if cue in ENTAILS}
-    news = [c for c in slight if c[0] in spoken_of and c[1] not in implied and c in SURFACE]
+    spoken_of = [
+        m for m, several in plan.items() if several[0][1] in _ORDER
+    ]  # not at rest, not hidden
+    news = [claimed for modality in spoken_of for claimed in _slight(cues, modality)]
     news.sort(key=lambda claimed: -_strength(cues, claimed))
     for claimed in news[: LEAST_CLAIMS - len(said)]:
         plan = {**plan, claimed[0]: _in_order([*plan[claimed[0]], claimed])}

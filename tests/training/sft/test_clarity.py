@@ -86,6 +86,11 @@ def test_a_text_mentions_what_is_clear_and_nothing_else():
     assert compose(rest, rng, clear=set()) == ""
     assert said(compose(rest, rng, clear={STILL})) == {STILL}
     assert said(compose(Cues({}, {"loudness": 1.5}), rng, clear=set())) == set()
+    slight = Cues({"AU12": 0.8, "AU6": 0.3, "AU1": 0.3, "AU2": 0.3}, {"loudness": 1.5, "rate": 0.6})
+    there = {SMILE, LOUD, FAST, ("face", "cheeks_raised", 1), ("face", "brows_raised", 1)}
+    assert said(compose(slight, rng, clear=there)) == there
+    assert said(compose(slight, rng, clear={FAST, ("face", "inner_brows_raised", 1)})) == {FAST}
+    assert compose(Cues({"AU6": 0.3}), rng, clear=there) == "", "a face at rest"
     many = Cues({unit: 0.8 for unit in ("AU1", "AU2", "AU4", "AU5", "AU6", "AU9", "AU12", "AU17")})
     assert len(said(compose(many, rng, clear=many.salient()))) == len(many.salient()) == 7
 
