@@ -76,14 +76,14 @@ ACTORS = (8000, 500)
 VOICES = (1400, 5e-4)
 
 #: Rendered clips of each corpus and its seed; of the tests, the first of those that the tiny model is judged on.
-CLIPS = {"train": (4400, 1), "test": (1050, 0), "ood": (700, 0)}
+CLIPS = {"train": (6000, 1), "test": (1050, 0), "ood": (700, 0)}
 #: Faces that the language model is shown, and clips of actors in its cold start; GRPO sees the others and as many
 #: people.
-FACES_SHOWN, COLD_START_CLIPS = 7000, 3200
+FACES_SHOWN, COLD_START_CLIPS = 7000, 4800
 SFT = (
     *(*CPU, "--learning_rate", "1e-3", "--label_first", "1.0", "--wordings", "2"),
-    *("--num_train_epochs", "3", "--eval_steps", "500", "--save_steps", "150"),
-    *("--clear_from", "0.65"),
+    *("--num_train_epochs", "4", "--eval_steps", "500", "--save_steps", "150"),
+    *("--clear_from", "0.72"),
 )
 GRPO = (
     *(*CPU, "--learning_rate", "1e-4", "--lr_scheduler_type", "cosine", "--temperature", "0.8"),
