@@ -27,8 +27,8 @@ from training.recipe.loop import fast_bfloat16
 
 logger = logging.getLogger(__name__)
 
-#: Clips or completions a step, as `training/configs` have them.
-BATCHES = {"sft": 32, "grpo": 128}
+#: Clips or completions a step, as `training/configs` have them, and the batches that they are cut into.
+BATCHES, PARTS = {"sft": 32, "grpo": 128}, {"sft": 4, "grpo": 1}
 CPU = ("--use_cpu", "true", "--bf16", str(fast_bfloat16()).lower())
 #: glibc gives large blocks back to the system at once; on a small machine, that alone cost half of the time.
 MALLOC = {
@@ -74,14 +74,14 @@ class Stages:
         words = (
             command, "--out", self.out / "runs" / f"{row}-seed{seed}", "--manifest", manifest,
             "--model", self.model(start, seed), "--features", self.features, "--seed", seed, *flags,
+            "--per_device_train_batch_size", BATCHES[command] // max(PARTS[command], processes),
+            "--gradient_accumulation_steps", max(1, PARTS[command] // processes),
         )  # fmt: skip
         if processes == 1:
             return train_command(*words)
         together = ("torch.distributed.run", "--standalone", "--nproc_per_node", processes, "-m")
-        size = BATCHES[command] // processes
         return (
-            sys.executable, "-m", *together, "training.cli", *words,
-            "--ddp_backend", "gloo", "--per_device_train_batch_size", size,
+            sys.executable, "-m", *together, "training.cli", *words, "--ddp_backend", "gloo",
         )  # fmt: skip
 
     def train_rows(self, rows: Mapping[str, Stage], seeds: Iterable[int]) -> None:

@@ -61,6 +61,10 @@ class SftBatches:
         self._drop_video, self._drop_audio = drop_video, drop_audio
         self.epoch = 0
 
+    def prompt_lengths(self) -> list[int]:
+        """Tokens of each clip's prompt."""
+        return [len(self._prompts.ids(index)) for index in range(len(self.rows))]
+
     def __call__(self, indices: Sequence[int]) -> dict[str, Any]:
         """Keyword arguments of the model, and the targets `shift_labels` of its last positions."""
         return self._batch(indices, self.epoch)

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_pt_utils import BatchRebalanceSampler
 
 from emostream.answers import parse_answer
 from emostream.model.modeling import EmostreamForCausalLM
@@ -92,6 +93,7 @@ class SftTrainer(FiniteLoss, PublishedCheckpoints, Trainer):
         callbacks: Sequence[TrainerCallback] = (),
     ):
         self.processor = processor
+        self._batches = batches
         self._validation = validation
         self._media_learning_rate = media_learning_rate
         super().__init__(
@@ -103,6 +105,21 @@ class SftTrainer(FiniteLoss, PublishedCheckpoints, Trainer):
             callbacks=[Sharding(), _Epochs(batches), *callbacks],
         )
         remove_printers(self)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[Any] | None:
+        """With accumulation, clips of a step that are about as long go together: same gradient, less padding."""
+        if self.args.gradient_accumulation_steps == 1:
+            return super()._get_train_sampler(train_dataset)
+        parts = self.args.gradient_accumulation_steps * self.args.world_size
+        return BatchRebalanceSampler(
+            self._batches.prompt_lengths(),
+            self.args.per_device_train_batch_size * parts,
+            self.args.world_size,
+            self.args.gradient_accumulation_steps,
+            seed=self.args.seed,
+            rank=self.args.process_index,
+            drop_last=self.args.dataloader_drop_last,
+        )
 
     def compute_loss(
         self,
