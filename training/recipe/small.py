@@ -82,8 +82,8 @@ CLIPS = {"train": (6000, 1), "test": (1050, 0), "ood": (700, 0)}
 FACES_SHOWN, COLD_START_CLIPS = 7000, 4800
 SFT = (
     *(*CPU, "--learning_rate", "1e-3", "--label_first", "1.0", "--wordings", "2"),
-    *("--num_train_epochs", "4", "--eval_steps", "1000", "--save_steps", "150"),
-    *("--clear_from", "0.72"),
+    *("--num_train_epochs", "3", "--eval_steps", "800", "--save_steps", "150"),
+    *("--clear_from", "0.71"),
 )
 GRPO = (
     *(*CPU, "--learning_rate", "1e-4", "--lr_scheduler_type", "cosine", "--temperature", "0.8"),
