@@ -106,16 +106,15 @@ class SftTrainer(FiniteLoss, PublishedCheckpoints, Trainer):
         )
         remove_printers(self)
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[Any] | None:
-        """With accumulation, clips of a step that are about as long go together: same gradient, less padding."""
-        if self.args.gradient_accumulation_steps == 1:
-            return super()._get_train_sampler(train_dataset)
-        parts = self.args.gradient_accumulation_steps * self.args.world_size
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[Any]:
+        """Of a step's clips, those that are about as long are padded together, on each process and in each part."""
+        del train_dataset
+        parts = self.args.gradient_accumulation_steps
         return BatchRebalanceSampler(
             self._batches.prompt_lengths(),
-            self.args.per_device_train_batch_size * parts,
+            self.args.train_batch_size * parts * self.args.world_size,
             self.args.world_size,
-            self.args.gradient_accumulation_steps,
+            parts,
             seed=self.args.seed,
             rank=self.args.process_index,
             drop_last=self.args.dataloader_drop_last,

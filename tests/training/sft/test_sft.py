@@ -1,6 +1,7 @@
 """Supervised fine-tuning of a small model: its loss by hand, its batches, resuming, and the command on real clips."""
 
 import copy
+import itertools
 import json
 
 import numpy as np
@@ -174,6 +175,18 @@ def test_accumulated_batches_are_one_batch(tmp_path):
     parts.train()
     for name, tensor in whole.model.state_dict().items():
         torch.testing.assert_close(parts.model.state_dict()[name], tensor, rtol=1e-4, atol=1e-6)
+
+
+def test_clips_of_a_step_are_padded_with_those_of_their_length(tmp_path):
+    parts = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 3}
+    trainer = rig(tmp_path, clips=27, **parts)
+    lengths = trainer.data_collator.prompt_lengths()
+    assert len(set(lengths)) == 3
+    drawn = list(trainer._get_train_sampler())
+    assert sorted(itertools.chain.from_iterable(drawn)) == list(range(27))
+    for step in (drawn[:3], drawn[3:6], drawn[6:]):
+        told = sorted([lengths[clip] for clip in part] for part in step)
+        assert all(max(short) <= min(long) for short, long in itertools.pairwise(told))
 
 
 def test_adapters_are_merged_into_what_is_saved(tmp_path):
