@@ -148,9 +148,8 @@ def _shorten(cues: Cues, plan: dict[Modality, list[Claimed]]) -> dict[Modality, 
 def _fill(cues: Cues, plan: dict[Modality, list[Claimed]]) -> dict[Modality, list[Claimed]]:
     """Add the strongest of what is there but slight, beside something salient of the same modality."""
     said = [claimed for several in plan.values() for claimed in several]
-    spoken_of = [
-        m for m, several in plan.items() if several[0][1] in _ORDER
-    ]  # not at rest, not hidden
+    # Neither at rest nor hidden.
+    spoken_of = [m for m, several in plan.items() if several[0][1] in _ORDER]
     news = [claimed for modality in spoken_of for claimed in _slight(cues, modality)]
     news.sort(key=lambda claimed: -_strength(cues, claimed))
     for claimed in news[: LEAST_CLAIMS - len(said)]:
