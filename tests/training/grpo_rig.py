@@ -36,6 +36,9 @@ class MadeUpFeatures:
             found["audio_features"] = torch.randn(5, config.audio_hidden_size, generator=generator)
         return found
 
+    def lengths(self, row: Row) -> dict[str, int]:
+        return {name: len(features) for name, features in self.features(row).items()}
+
 
 def rows(count: int) -> list[Row]:
     return [

@@ -111,10 +111,7 @@ class FeatureStore:
         Raises:
             ConfigError: The clip has none.
         """
-        place = self._places.get(clip_key(row))
-        if place is None:
-            reason = self.problem(row) or "it is not in the store; cache it first"
-            raise ConfigError(f"features: {row.path} has none: {reason}")
+        place = self._place(row)
         found = {}
         for name in MODALITIES:
             if (index := place.rows[name]) is not None:
@@ -128,6 +125,26 @@ class FeatureStore:
                 sound, voice.moments, self.heard.baseline(row), self._heads
             )
         return found
+
+    def lengths(self, row: Row) -> dict[str, int]:
+        """Length of each of a clip's features; they are not read.
+
+        Raises:
+            ConfigError: The clip has none.
+        """
+        place = self._place(row)
+        return {
+            f"{name}_features": self._array(place.shard, name).shape[1]
+            for name in MODALITIES
+            if place.rows[name] is not None
+        }
+
+    def _place(self, row: Row) -> _Place:
+        place = self._places.get(clip_key(row))
+        if place is None:
+            reason = self.problem(row) or "it is not in the store; cache it first"
+            raise ConfigError(f"features: {row.path} has none: {reason}")
+        return place
 
     def voice(self, row: Row) -> Tensor | None:
         """(2, E) float32 mean and variance of a clip's speech, standardised likewise; None without sound."""

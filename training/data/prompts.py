@@ -21,6 +21,9 @@ class Features(Protocol):
     def features(self, row: Row) -> dict[str, Tensor]:
         """`vision_features` (T, L, D) and `audio_features` (A, E), each where the clip has it."""
 
+    def lengths(self, row: Row) -> dict[str, int]:
+        """T and A by the same names, without reading any."""
+
 
 class ClipPrompts:
     """The prompts of a manifest's rows, by index.
@@ -49,9 +52,13 @@ class ClipPrompts:
         """Token ids of a clip's prompt, placeholders included."""
         return self.ids_of(self.clip(index))
 
+    def length(self, index: int) -> int:
+        """Tokens of a clip's prompt, by what is known of its features without reading them."""
+        return len(self._prompt(self._features.lengths(self.rows[index]))[0])
+
     def ids_of(self, clip: dict[str, Tensor]) -> list[int]:
         """Token ids of the prompt for these features."""
-        return list(self._prompt(clip)[0])
+        return list(self._prompt(_lengths(clip))[0])
 
     def media(self, indices: Sequence[int], length: int) -> dict[str, Tensor]:
         """Media keyword arguments of `model` for prompts that are padded on the left to `length` tokens.
@@ -65,7 +72,7 @@ class ClipPrompts:
         """As `media`, for these features."""
         starts = []
         for clip in clips:
-            ids, visual, audio = self._prompt(clip)
+            ids, visual, audio = self._prompt(_lengths(clip))
             shift = length - len(ids)
             starts.append([start + shift if start >= 0 else -1 for start in (visual, audio)])
         visual_start, audio_start = torch.tensor(starts).unbind(1)
@@ -95,14 +102,16 @@ class ClipPrompts:
             )
         return clip
 
-    def _prompt(self, clip: dict[str, Tensor]) -> tuple[tuple[int, ...], int, int]:
-        vision, audio = clip.get("vision_features"), clip.get("audio_features")
-        a_frame = self._processor.config.visual_tokens_per_frame
+    def _prompt(self, lengths: dict[str, int]) -> tuple[tuple[int, ...], int, int]:
         return self._processor.prompt(
             self._instruction,
-            0 if vision is None else len(vision) * a_frame,
-            0 if audio is None else len(audio),
+            lengths.get("vision_features", 0) * self._processor.config.visual_tokens_per_frame,
+            lengths.get("audio_features", 0),
         )
+
+
+def _lengths(clip: dict[str, Tensor]) -> dict[str, int]:
+    return {name: len(features) for name, features in clip.items()}
 
 
 def _stack(clips: Sequence[Tensor | None]) -> Tensor:

@@ -62,8 +62,8 @@ class SftBatches:
         self.epoch = 0
 
     def prompt_lengths(self) -> list[int]:
-        """Tokens of each clip's prompt."""
-        return [len(self._prompts.ids(index)) for index in range(len(self.rows))]
+        """Tokens of each clip's prompt with nothing hidden."""
+        return [self._prompts.length(index) for index in range(len(self.rows))]
 
     def __call__(self, indices: Sequence[int]) -> dict[str, Any]:
         """Keyword arguments of the model, and the targets `shift_labels` of its last positions."""

@@ -64,8 +64,8 @@ def compose(
         given.append("face")
     if audio:
         given.append("voice")
-    told = clear is not None
-    plan = {m: claimed for m in given if (claimed := sayable(cues, m, slight=told))}
+    slight = clear is not None
+    plan = {m: claimed for m in given if (claimed := sayable(cues, m, slight=slight))}
     if clear is not None:
         plan = _only(clear, plan)
     else:

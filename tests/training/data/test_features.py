@@ -68,6 +68,7 @@ def test_features_are_what_the_towers_give_and_an_absent_modality_is_absent(tiny
     for row in rows:
         expected, found = direct(tiny, row), store.features(row)
         assert found.keys() == expected.keys()
+        assert store.lengths(row) == {name: len(value) for name, value in expected.items()}
         for name, value in found.items():
             assert value.dtype == torch.float16
             torch.testing.assert_close(value.float(), expected[name], rtol=2e-3, atol=2e-3)
